@@ -1,0 +1,8 @@
+/** The graph: build with operations, compile to ONNX. */
+export * from "./graph.ts";
+export * from "./onnx.ts";
+export * from "./ops/elementwise.ts";
+export * from "./ops/linear.ts";
+export * from "./ops/normalize.ts";
+export * from "./ops/reduce.ts";
+export * from "./ops/shape.ts";

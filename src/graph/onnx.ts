@@ -1,0 +1,173 @@
+/**
+ * Compiles a graph to the bytes of an ONNX model. ONNX is the compile target: weights stay in the user's .safetensors
+ * files, as external data that points at their byte ranges, so nothing is converted and nothing is copied.
+ * Field numbers: onnx.proto of ONNX IR version 10 (github.com/onnx/onnx, onnx/onnx.proto).
+ */
+import type { DType, TensorData } from "../tensor/tensor.ts";
+import { type Attributes, dtypeOf, type Graph, GraphError, type Lowering, showType, type Value } from "./graph.ts";
+import { Writer } from "./protobuf.ts";
+
+/** Where the bytes of a weight are: `path` names the external data, offset and length count bytes. */
+export interface WeightPlace {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+/** Finds a weight of a part, or says why there is none by throwing. */
+export type WeightLocator = (part: string, key: string) => WeightPlace;
+
+export interface Compiled {
+  readonly model: Uint8Array;
+  /** External data paths that the model refers to. */
+  readonly paths: ReadonlySet<string>;
+  readonly inputs: ReadonlyMap<string, { readonly dtype: DType; readonly dims: readonly number[] }>;
+  readonly outputs: ReadonlyMap<string, { readonly dtype: DType; readonly dims: readonly number[] }>;
+}
+
+const OPSET = 21;
+const IR_VERSION = 10;
+const ELEMENT: Record<DType, number> = { float32: 1, uint8: 2, int32: 6, int64: 7, bool: 9, float16: 10 };
+
+/** ONNX model of everything that the graph's outputs need. */
+export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
+  const nodes: Writer[] = [];
+  const initializers: Writer[] = [];
+  const paths = new Set<string>();
+  const small = new Map<string, string>();
+  const outputNames = new Map<Value, string>();
+  for (const { name, value } of graph.outputs) if (!outputNames.has(value)) outputNames.set(value, name);
+
+  const nameOf = (v: Value): string => v.source.kind === "input" ? v.source.name : outputNames.get(v) ?? `v${v.id}`;
+
+  const constants = (kind: "ints" | "floats") => (values: readonly number[]): string => {
+    const key = `${kind} ${values.join()}`;
+    const known = small.get(key);
+    if (known !== undefined) return known;
+    const name = `c${small.size}`;
+    small.set(key, name);
+    const data = kind === "ints" ? BigInt64Array.from(values, BigInt) : Float32Array.from(values);
+    initializers.push(inlineTensor(name, data, [values.length]));
+    return name;
+  };
+  const lowering: Lowering = { ints: constants("ints"), floats: constants("floats") };
+
+  for (const value of graph.reachable()) {
+    const { source } = value;
+    const name = nameOf(value);
+    if (source.kind === "constant") {
+      initializers.push(inlineTensor(name, source.tensor.data, value.dims));
+    } else if (source.kind === "weight") {
+      const place = locate(source.part, source.key);
+      if (place.dims.join() !== value.dims.join()) {
+        throw new GraphError(
+          `${source.part} ${source.key}: the file holds [${place.dims}], the network wants [${value.dims}]`,
+        );
+      }
+      paths.add(place.path);
+      if (place.dtype === "float32") {
+        initializers.push(externalTensor(name, place));
+      } else {
+        initializers.push(externalTensor(`${name}.stored`, place));
+        nodes.push(nodeProto("Cast", "", [`${name}.stored`], name, { to: { int: ELEMENT.float32 } }));
+      }
+    } else if (source.kind === "node") {
+      const inputs = source.inputs.map(nameOf);
+      const form = source.op.onnx?.(inputs, source.attributes, lowering, value) ??
+        { inputs, attributes: source.attributes };
+      nodes.push(nodeProto(source.op.type, source.op.domain ?? "", form.inputs, name, form.attributes));
+    }
+  }
+  // One value under two output names, or an input handed straight through: ONNX wants a node for each.
+  for (const { name, value } of graph.outputs) {
+    if (nameOf(value) !== name) nodes.push(nodeProto("Identity", "", [nameOf(value)], name, {}));
+  }
+
+  const proto = new Writer();
+  for (const node of nodes) proto.message(1, node);
+  proto.string(2, "sau");
+  for (const initializer of initializers) proto.message(5, initializer);
+  for (const input of graph.inputs) proto.message(11, valueInfo(nameOf(input), input.dtype, input.dims));
+  for (const { name, value } of graph.outputs) proto.message(12, valueInfo(name, value.dtype, value.dims));
+
+  const domains = new Set(graph.reachable().flatMap((v) => v.source.kind === "node" ? [v.source.op.domain ?? ""] : []));
+  const model = new Writer().int(1, IR_VERSION).string(2, "sau").message(7, proto);
+  model.message(8, new Writer().string(1, "").int(2, OPSET));
+  for (const domain of domains) if (domain !== "") model.message(8, new Writer().string(1, domain).int(2, 1));
+
+  return {
+    model: model.finish(),
+    paths,
+    inputs: new Map(graph.inputs.map((v) => [nameOf(v), { dtype: v.dtype, dims: v.dims }])),
+    outputs: new Map(graph.outputs.map(({ name, value }) => [name, { dtype: value.dtype, dims: value.dims }])),
+  };
+};
+
+const valueInfo = (name: string, dtype: DType, dims: readonly number[]): Writer => {
+  const shape = new Writer();
+  for (const d of dims) shape.message(1, new Writer().int(1, d));
+  return new Writer().string(1, name).message(
+    2,
+    new Writer().message(1, new Writer().int(1, ELEMENT[dtype]).message(2, shape)),
+  );
+};
+
+const nodeProto = (
+  type: string,
+  domain: string,
+  inputs: readonly string[],
+  output: string,
+  attributes: Attributes,
+): Writer => {
+  const node = new Writer();
+  for (const input of inputs) node.string(1, input);
+  node.string(2, output).string(3, output).string(4, type);
+  for (const [name, a] of Object.entries(attributes)) {
+    const w = new Writer().string(1, name);
+    if ("int" in a) w.int(3, a.int).int(20, 2);
+    else if ("float" in a) w.float(2, a.float).int(20, 1);
+    else if ("string" in a) w.string(4, a.string).int(20, 3);
+    else {
+      for (const x of a.ints) w.int(8, x);
+      w.int(20, 7);
+    }
+    node.message(5, w);
+  }
+  if (domain !== "") node.string(7, domain);
+  return node;
+};
+
+const inlineTensor = (name: string, data: TensorData, dims: readonly number[]): Writer => {
+  const w = new Writer();
+  for (const d of dims) w.int(1, d);
+  return w.int(2, ELEMENT[dtypeOf(data)]).string(8, name).bytes(
+    9,
+    new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  );
+};
+
+const externalTensor = (name: string, place: WeightPlace): Writer => {
+  const w = new Writer();
+  for (const d of place.dims) w.int(1, d);
+  w.int(2, ELEMENT[place.dtype]).string(8, name);
+  for (const [key, value] of [["location", place.path], ["offset", `${place.offset}`], ["length", `${place.length}`]]) {
+    w.message(13, new Writer().string(1, key).string(2, value));
+  }
+  return w.int(14, 1);
+};
+
+/** The graph as text, one line a value: for people who look for a mistake. */
+export const printGraph = (graph: Graph): string =>
+  graph.reachable().map((v) => {
+    const s = v.source;
+    const from = s.kind === "node"
+      ? `${s.op.type}(${s.inputs.map((i) => `%${i.id}`).join(", ")}) ${JSON.stringify(s.attributes)}`
+      : s.kind === "constant"
+      ? "constant"
+      : s.kind === "weight"
+      ? `weight ${s.part} ${s.key}`
+      : `input ${s.name}`;
+    return `%${v.id}: ${showType(v)} = ${from}`;
+  }).join("\n");
