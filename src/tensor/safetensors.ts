@@ -1,0 +1,170 @@
+/** safetensors files: tensors read to float32, written anew, or patched in place. The header is read in safetensors_header.ts. */
+import { type Entry, type FileDType, type Header, SafetensorsError } from "./safetensors_header.ts";
+import { sameDims, size, type Tensor, type TensorData } from "./tensor.ts";
+
+export {
+  dataStart,
+  type Entry,
+  type FileDType,
+  type Header,
+  MAX_HEADER,
+  parseHeader,
+  SafetensorsError,
+  widthOf,
+} from "./safetensors_header.ts";
+
+const entryIn = (header: Header, key: string): Entry => {
+  const entry = header.entries.get(key);
+  if (entry === undefined) throw new SafetensorsError(header.file, key, `holds no tensor ${key}`);
+  return entry;
+};
+
+/** bfloat16 is the upper half of a float32. */
+const bf16ToFloat = (raw: Uint16Array): Float32Array => {
+  const bits = new Uint32Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bits[i] = raw[i] << 16;
+  return new Float32Array(bits.buffer);
+};
+
+/** To bfloat16, ties to even. A NaN stays a NaN. */
+const floatToBf16 = (values: Float32Array): Uint16Array => {
+  const bits = new Uint32Array(Float32Array.from(values).buffer);
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < bits.length; i++) {
+    const b = bits[i];
+    out[i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
+  return out;
+};
+
+const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined => {
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(raw);
+    case "F16":
+      return new Float32Array(new Float16Array(raw));
+    case "BF16":
+      return bf16ToFloat(new Uint16Array(raw));
+    case "F64":
+      return new Float32Array(new Float64Array(raw));
+    case "I64":
+      return Float32Array.from(new BigInt64Array(raw), Number);
+    case "I32":
+      return new Float32Array(new Int32Array(raw));
+    case "I16":
+      return new Float32Array(new Int16Array(raw));
+    case "I8":
+      return new Float32Array(new Int8Array(raw));
+    case "U8":
+    case "BOOL":
+      return new Float32Array(new Uint8Array(raw));
+    default:
+      return undefined;
+  }
+};
+
+/**
+ * One tensor as float32. Wider types are rounded to the nearest float32.
+ * @param bytes the whole file
+ * @throws SafetensorsError when the file has no such key or its element type is not read here
+ */
+export const readTensor = (bytes: Uint8Array, header: Header, key: string): Tensor => {
+  const { dtype, dims, begin, end } = entryIn(header, key);
+  if (bytes.length < end) {
+    throw new SafetensorsError(header.file, key, `is truncated: ${key} ends at byte ${end}, ${bytes.length} are there`);
+  }
+  // The slice is a copy, so it is aligned whatever the offset in the file was.
+  const data = toFloats(dtype, bytes.slice(begin, end).buffer);
+  if (data === undefined) throw new SafetensorsError(header.file, key, `${key}: element type ${dtype} cannot be read`);
+  return { dims, data };
+};
+
+const fromFloats = (dtype: FileDType, values: Float32Array): ArrayBufferView | undefined => {
+  switch (dtype) {
+    case "F32":
+      return values;
+    case "F16":
+      return new Float16Array(values);
+    case "BF16":
+      return floatToBf16(values);
+    case "F64":
+      return new Float64Array(values);
+    default:
+      return undefined;
+  }
+};
+
+const viewBytes = (view: ArrayBufferView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+/**
+ * Bytes of float32 values in a file's element type, rounded to nearest, ties to even.
+ * @throws SafetensorsError when the dims differ, the type is not a floating one, or a value is not finite in it
+ */
+export const encodeAs = (header: Header, key: string, value: Tensor): Uint8Array => {
+  const { dtype, dims } = entryIn(header, key);
+  const bad = (what: string) => new SafetensorsError(header.file, key, `${key}: ${what}`);
+  if (!sameDims(value.dims, dims)) {
+    throw bad(`new values have shape [${value.dims.join(", ")}], the file has [${dims.join(", ")}]`);
+  }
+  const view = fromFloats(dtype, value.data);
+  if (view === undefined) throw bad(`element type ${dtype} holds no weights that could be changed`);
+  const limit = dtype === "F16" ? 65520 : dtype === "BF16" ? 3.3961775292304957e38 : Infinity;
+  const off = value.data.findIndex((v) => !(Math.abs(v) < limit));
+  if (off >= 0) throw bad(`new value ${value.data[off]} at element ${off} does not fit into ${dtype}`);
+  return viewBytes(view);
+};
+
+/**
+ * A copy of the file in which some tensors have new values; every other byte stays as it is.
+ * @param bytes the whole file (not changed)
+ * @throws SafetensorsError as `encodeAs`
+ */
+export const patch = (bytes: Uint8Array, header: Header, changed: ReadonlyMap<string, Tensor>): Uint8Array => {
+  const out = bytes.slice();
+  for (const [key, value] of changed) out.set(encodeAs(header, key, value), entryIn(header, key).begin);
+  return out;
+};
+
+const dtypeOf = (data: TensorData): FileDType =>
+  data instanceof Float32Array
+    ? "F32"
+    : data instanceof Float16Array
+    ? "F16"
+    : data instanceof Int32Array
+    ? "I32"
+    : data instanceof BigInt64Array
+    ? "I64"
+    : "U8";
+
+/**
+ * A new file from tensors. Wider elements first, then by name, and data at a multiple of 8 bytes: so every tensor is aligned.
+ * @throws SafetensorsError when a tensor's data does not fill its dims, or a tensor is called `__metadata__`
+ */
+export const write = (
+  tensors: ReadonlyMap<string, Tensor<TensorData>>,
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array => {
+  const order = [...tensors].sort(([a, x], [b, y]) =>
+    y.data.BYTES_PER_ELEMENT - x.data.BYTES_PER_ELEMENT || (a < b ? -1 : a > b ? 1 : 0)
+  );
+  const json: [string, unknown][] = metadata === undefined ? [] : [["__metadata__", metadata]];
+  let at = 0;
+  for (const [key, { dims, data }] of order) {
+    if (key === "__metadata__") throw new SafetensorsError("(new file)", key, `no tensor may be called ${key}`);
+    if (data.length !== size(dims)) {
+      throw new SafetensorsError("(new file)", key, `${key}: ${data.length} elements do not fill [${dims.join(", ")}]`);
+    }
+    json.push([key, { dtype: dtypeOf(data), shape: dims, data_offsets: [at, at += data.byteLength] }]);
+  }
+  const head = new TextEncoder().encode(JSON.stringify(Object.fromEntries(json)));
+  const padded = Math.ceil(head.length / 8) * 8;
+  const out = new Uint8Array(8 + padded + at).fill(0x20, 8, 8 + padded);
+  new DataView(out.buffer).setBigUint64(0, BigInt(padded), true);
+  out.set(head, 8);
+  let to = 8 + padded;
+  for (const [, { data }] of order) {
+    out.set(viewBytes(data), to);
+    to += data.byteLength;
+  }
+  return out;
+};
