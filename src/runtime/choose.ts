@@ -1,0 +1,158 @@
+/** Which device computes: candidates in order, each refused or trusted for a reason that the report keeps. */
+import { Duration, Effect, Exit, Result, Scope } from "effect";
+import { type Backend, type Found, Missing } from "./backend.ts";
+import type { Engine } from "./engine.ts";
+import { hostFacts } from "./host.ts";
+import { native } from "./native.ts";
+import { firstLine } from "./optional.ts";
+import type { AdapterReport, Candidate, Device } from "./report.ts";
+import { selfCheck, TOLERANCE } from "./selfcheck.ts";
+import { wasm } from "./wasm.ts";
+import { webgpu } from "./webgpu.ts";
+
+export interface ChooseOptions {
+  /** CPU threads for wasm and native; the default is one per core. */
+  readonly threads?: number;
+  /** The candidates in order of preference; the default is a GPU, native, wasm. */
+  readonly backends?: readonly Backend[];
+  /** How long looking for a device, and then checking it, may take each. */
+  readonly patience?: Duration.Input;
+  /** Look at every candidate, also those after the chosen one and those not asked for. */
+  readonly everything?: boolean;
+}
+
+export interface Choice {
+  readonly engine: Engine | undefined;
+  readonly report: AdapterReport;
+}
+
+/** Tries the candidates. The chosen engine lives as long as the scope; the others are closed before this returns. */
+export const choose = Effect.fn("Runtime.choose")(function* (device: Device, options: ChooseOptions = {}) {
+  const backends = options.backends ?? [webgpu, native(options.threads), wasm(options.threads)];
+  const wanted = (b: Backend) =>
+    device === "auto" || b.name === device || (b.name === "webgpu" && device === "webgpu-software");
+  let engine: Engine | undefined;
+  const candidates: Candidate[] = [];
+  for (const backend of backends) {
+    const first = engine === undefined;
+    if ((!wanted(backend) || !first) && !options.everything) {
+      const why = wanted(backend) ? "another was chosen before it" : `not asked for (device ${device})`;
+      candidates.push({ ...blank(backend), status: "untried", why });
+      continue;
+    }
+    const scope = yield* Scope.fork(yield* Effect.scope);
+    const tried = yield* tryOne(backend, device, options.patience ?? "60 seconds").pipe(Scope.provide(scope));
+    const takes = tried.engine !== undefined && wanted(backend) && first;
+    if (takes) engine = tried.engine;
+    else yield* Scope.close(scope, Exit.void);
+    candidates.push(
+      takes ? { ...tried.candidate, status: "chosen", why: reason(backend, device) } : tried.engine !== undefined
+        ? {
+          ...tried.candidate,
+          why: wanted(backend) ? "another was chosen before it" : `not asked for (device ${device})`,
+        }
+        : tried.candidate,
+    );
+  }
+  const report: AdapterReport = { requested: device, chosen: engine?.backend ?? null, candidates, host: hostFacts() };
+  return { engine, report };
+});
+
+const reason = (backend: Backend, device: Device): string =>
+  device !== "auto" ? `asked for (device ${device})` : {
+    webgpu: "a hardware GPU",
+    native: "no trusted GPU; native code is installed",
+    wasm: "no trusted GPU, no native code",
+  }[backend.name];
+
+const blank = (backend: Backend): Candidate => ({
+  backend: backend.name,
+  status: "absent",
+  vendor: "",
+  architecture: "",
+  description: "",
+  software: false,
+  check: { result: "not run", milliseconds: null, error: null },
+  why: "",
+  advice: [],
+  threads: null,
+  limits: null,
+  version: "",
+});
+
+interface Tried {
+  readonly candidate: Candidate;
+  readonly engine?: Engine;
+}
+
+const tryOne = (backend: Backend, device: Device, patience: Duration.Input): Effect.Effect<Tried, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const seconds = Duration.toSeconds(Duration.fromInputUnsafe(patience));
+    const hung = (what: string) => () =>
+      Effect.fail(
+        new Missing({
+          reason: `${what} did not finish in ${seconds} s`,
+          advice: ["Update the graphics driver, or choose --device wasm."],
+        }),
+      );
+    const looked = yield* Effect.result(
+      backend.find({ software: device === "webgpu-software" }).pipe(
+        Effect.timeoutOrElse({ duration: patience, orElse: hung("looking for it") }),
+      ),
+    );
+    if (Result.isFailure(looked)) {
+      const { reason, advice } = looked.failure;
+      return { candidate: { ...blank(backend), why: reason, advice } };
+    }
+    const { open, refuse, ...facts } = looked.success;
+    const base: Candidate = { ...blank(backend), ...facts, status: "refused" };
+    const no = refuse === undefined ? refusal(facts, backend, device) : { why: refuse, advice: [] };
+    if (no !== undefined) return { candidate: { ...base, ...no } };
+
+    const started = performance.now();
+    const checked = yield* Effect.result(
+      open.pipe(
+        Effect.flatMap((engine) =>
+          Effect.tryPromise({
+            try: () => selfCheck(engine),
+            catch: (error) => new Missing({ reason: `its self-check failed: ${firstLine(error)}`, advice: [] }),
+          }).pipe(Effect.map((error) => ({ engine, error })))
+        ),
+        Effect.timeoutOrElse({ duration: patience, orElse: hung("its self-check") }),
+      ),
+    );
+    const milliseconds = performance.now() - started;
+    if (Result.isFailure(checked)) {
+      const { reason, advice } = checked.failure;
+      return { candidate: { ...base, why: reason, advice, check: { result: "failed", milliseconds, error: null } } };
+    }
+    const { engine, error } = checked.success;
+    if (error > TOLERANCE) {
+      return {
+        candidate: {
+          ...base,
+          why: `it computes wrongly: its self-check is off by ${
+            Number.isFinite(error) ? error.toPrecision(2) : "everything"
+          } (allowed ${TOLERANCE})`,
+          advice: ["Update the driver; nothing that this device computes can be trusted."],
+          check: { result: "failed", milliseconds, error: Number.isFinite(error) ? error : null },
+        },
+      };
+    }
+    return { engine, candidate: { ...base, status: "usable", check: { result: "passed", milliseconds, error } } };
+  });
+
+type Refusal = Pick<Candidate, "why" | "advice">;
+
+const refusal = (found: Pick<Found, "software">, backend: Backend, device: Device): Refusal | undefined => {
+  if (found.software && device !== "webgpu-software") {
+    return {
+      why: "emulated on the CPU, slower than wasm",
+      advice: ["Install the graphics driver of a real GPU, or ask for the emulation by name: --device webgpu-software"],
+    };
+  }
+  if (!found.software && backend.name === "webgpu" && device === "webgpu-software") {
+    return { why: "a hardware GPU, and an emulated one was asked for", advice: ["--device webgpu takes it"] };
+  }
+  return undefined;
+};

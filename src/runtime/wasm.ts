@@ -1,0 +1,51 @@
+/** WebAssembly on the CPU: there on every machine, the last resort of `auto`. */
+import { Effect } from "effect";
+import { type Backend, Missing } from "./backend.ts";
+import { cores } from "./host.ts";
+import { firstLine } from "./optional.ts";
+import { ortEngine } from "./ort.ts";
+
+/** More threads than this cost 15 MB and 50 ms each at the start and bring nothing for networks of this size. */
+const MOST_THREADS = 32;
+
+/** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
+let started: number | undefined;
+
+export const wasm = (threads = Math.min(cores(), MOST_THREADS)): Backend => ({
+  name: "wasm",
+  find: () =>
+    Effect.tryPromise({
+      // The bare entry is the one whose threads work in Deno and in Bun.
+      try: () => import("onnxruntime-web"),
+      catch: (error) =>
+        new Missing({
+          reason: `onnxruntime-web does not load: ${firstLine(error)}`,
+          advice: ["Install sau's dependencies again."],
+        }),
+    }).pipe(Effect.map((ort) => {
+      started ??= threads;
+      ort.env.wasm.numThreads = started;
+      return {
+        vendor: "",
+        architecture: "",
+        description: "WebAssembly with SIMD on the CPU",
+        software: false,
+        threads: started,
+        limits: null,
+        version: `onnxruntime-web ${ort.env.versions.web ?? ort.env.versions.common}`,
+        open: Effect.sync(() =>
+          ortEngine({
+            backend: "wasm",
+            ort,
+            options: { executionProviders: ["wasm"] },
+            explain: (error) =>
+              Promise.resolve(
+                /bad_alloc|out of memory|Array buffer allocation|Aborted|memory access/i.test(error.message)
+                  ? `${error.message}. WebAssembly holds at most 4 GiB, weights included: use a GPU (--device webgpu) or install onnxruntime-node (--device native)`
+                  : error.message,
+              ),
+          })
+        ),
+      };
+    })),
+});
