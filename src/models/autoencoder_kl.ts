@@ -1,14 +1,5 @@
 /** AutoencoderKL of diffusers: pixels to latents and back. */
-import {
-  activation,
-  add,
-  reshape,
-  slice,
-  transpose,
-  upsampleNearest,
-  type Value,
-  type WeightReader,
-} from "../graph/mod.ts";
+import { add, reshape, silu, slice, transpose, upsampleNearest, type Value, type WeightReader } from "../graph/mod.ts";
 import { ConfigError, ConfigReader } from "./config.ts";
 import { attention, convLayer, groupNormLayer, linearLayer, under } from "./layers.ts";
 import { resnetBlock } from "./resnet.ts";
@@ -74,16 +65,11 @@ export const autoencoderKl = (config: AutoencoderKlConfig) => {
     return resnet(under(w, "resnets.1."), x, width);
   };
 
+  // diffusers uses SiLU here whatever act_fn says.
   const finish = (w: WeightReader, x: Value, out: number): Value =>
-    convLayer(
-      under(w, "conv_out."),
-      activation(act)(groupNormLayer(under(w, "conv_norm_out."), x, groups, EPSILON)),
-      out,
-      3,
-      {
-        padding: 1,
-      },
-    );
+    convLayer(under(w, "conv_out."), silu(groupNormLayer(under(w, "conv_norm_out."), x, groups, EPSILON)), out, 3, {
+      padding: 1,
+    });
 
   return {
     /** pixels [B, 3, H, W] in −1…1 → mean and log variance of the latents [B, C, H/f, W/f], not yet scaled. */

@@ -8,7 +8,6 @@ import {
   type Graph,
   mul,
   reshape,
-  silu,
   sin,
   slice,
   transpose,
@@ -74,6 +73,13 @@ export const parseUnetConfig = (json: unknown): UnetConfig => {
   c.only("conv_in_kernel", [3], "only 3×3 is built");
   c.only("conv_out_kernel", [3], "only 3×3 is built");
   c.only("center_input_sample", [false], "centred samples are not built");
+  c.only("cross_attention_norm", [], "normalised text states are not built");
+  c.only("mid_block_only_cross_attention", [false], "cross attention alone is not built");
+  c.only("resnet_skip_time_act", [false], "the time embedding is always activated");
+  c.only("reverse_transformer_layers_per_block", [], "asymmetric U-Nets are not built");
+  c.only("time_embedding_act_fn", [], "only the activation that act_fn names is built");
+  c.only("time_embedding_dim", [], "only four times the first block's width is built");
+  c.only("timestep_post_act", [], "no activation after the time embedding is built");
 
   const channels = c.integers("block_out_channels");
   const count = channels.length;
@@ -226,7 +232,8 @@ const timeEmbedding = (config: UnetConfig, weights: WeightReader, timestep: Valu
   );
   const angles = mul(reshape(timestep, [timestep.dims[0], 1]), g.constant({ dims: [1, half], data: rates }));
   const parts = config.flip_sin_to_cos ? [cos(angles), sin(angles)] : [sin(angles), cos(angles)];
-  const hidden = silu(linearLayer(under(weights, "time_embedding.linear_1."), concat(parts, 1), 4 * width));
+  const inner = linearLayer(under(weights, "time_embedding.linear_1."), concat(parts, 1), 4 * width);
+  const hidden = activation(config.act_fn)(inner);
   return linearLayer(under(weights, "time_embedding.linear_2."), hidden, 4 * width);
 };
 
