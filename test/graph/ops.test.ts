@@ -344,7 +344,7 @@ describe("operations", () => {
     assert.deepEqual(exported.filter((name) => !helpers.has(name) && !(name in cases)), []);
   });
 
-  it("shapes are ONNX Runtime's, values are the definitions'", async () => {
+  it("shapes are ONNX Runtime's, values are the definitions'", { timeout: 120_000 }, async () => {
     await fc.assert(fc.asyncProperty(fc.record(cases), check), { numRuns: 30 });
   });
 

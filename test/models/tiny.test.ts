@@ -9,6 +9,9 @@ import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_conditi
 import { assertClose, network, readJson, Stored } from "../support/golden.ts";
 import { endOf } from "../support/clip.ts";
 
+/** Bun gives a test five seconds where none are said. */
+const patient = { timeout: 60_000 };
+
 const folder = (name: string) => {
   const path = fileURLToPath(new URL(`../golden/tiny/${name}`, import.meta.url));
   return {
@@ -25,7 +28,7 @@ const unets = {
 
 describe("tiny U-Nets", () => {
   for (const [name, what] of Object.entries(unets)) {
-    it(`${name}: ${what}; noise and every cross-attention are diffusers'`, async () => {
+    it(`${name}: ${what}; noise and every cross-attention are diffusers'`, patient, async () => {
       const { config, weights, golden } = folder(name);
       const inputs = {
         sample: golden.floats("sample"),
@@ -53,7 +56,7 @@ describe("tiny autoencoders", () => {
   for (
     const [name, what] of [["vae-attention", "attention in the middle"], ["vae-bare", "no attention, no quant convs"]]
   ) {
-    it(`${name}: ${what}; moments and pixels are diffusers'`, async () => {
+    it(`${name}: ${what}; moments and pixels are diffusers'`, patient, async () => {
       const { config, weights, golden } = folder(name);
       const pixels = golden.floats("pixels");
       const vae = await network({ vae: weights }, (graph, read) => {
@@ -69,22 +72,26 @@ describe("tiny autoencoders", () => {
 });
 
 describe("tiny CLIP", () => {
-  it("text-gelu: exact GELU, an ε of its own, texts shorter than the table; hidden states are transformers'", async () => {
-    const { config, weights, golden } = folder("text-gelu");
-    for (const prefix of ["", "short."]) {
-      const ids = golden.ints(`${prefix}ids`);
-      const text = await network(
-        { text_encoder: weights },
-        (graph, read) =>
-          clipText(parseClipTextConfig(config))(read("text_encoder"), { ids: graph.input("ids", "int32", ids.dims) }),
-      );
-      const { hidden } = await text.run({ ids });
-      await text.release();
-      assertClose(hidden, golden.floats(`${prefix}hidden`), `${prefix}hidden`);
-    }
-  });
+  it(
+    "text-gelu: exact GELU, an ε of its own, texts shorter than the table; hidden states are transformers'",
+    patient,
+    async () => {
+      const { config, weights, golden } = folder("text-gelu");
+      for (const prefix of ["", "short."]) {
+        const ids = golden.ints(`${prefix}ids`);
+        const text = await network(
+          { text_encoder: weights },
+          (graph, read) =>
+            clipText(parseClipTextConfig(config))(read("text_encoder"), { ids: graph.input("ids", "int32", ids.dims) }),
+        );
+        const { hidden } = await text.run({ ids });
+        await text.release();
+        assertClose(hidden, golden.floats(`${prefix}hidden`), `${prefix}hidden`);
+      }
+    },
+  );
 
-  it("clip: towers of different widths and activations; projected features are transformers'", async () => {
+  it("clip: towers of different widths and activations; projected features are transformers'", patient, async () => {
     const { config, weights, golden } = folder("clip");
     const [ids, pixels] = [golden.ints("ids"), golden.floats("pixels")];
     const end = endOf(ids, 49);
