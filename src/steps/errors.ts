@@ -51,6 +51,15 @@ export const Figure = Schema.Struct({
 });
 export type Figure = typeof Figure.Type;
 
+/** What verification concluded. A verdict may carry more than this; this much the CLI shows and judges by. */
+export const Verdict = Schema.Struct({
+  passed: Schema.Boolean,
+  /** The conclusion in one plain sentence. */
+  sentence: Schema.String,
+  figures: Schema.Array(Figure),
+});
+export type Verdict = typeof Verdict.Type;
+
 /** Verification ran and a threshold was missed. For scripts that want a failure; `sau run` writes its results first. */
 export class VerifyFailed extends Schema.TaggedError<VerifyFailed>()("VerifyFailed", {
   sentence: Schema.String,

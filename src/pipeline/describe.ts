@@ -1,0 +1,138 @@
+/** Settings in words: what a schema expects, which keys it has, where it holds a path. For errors and `sau steps`. */
+import { Effect, Option, Schema, type SchemaAST } from "effect";
+import { pathAnnotation } from "../steps/path_string.ts";
+import type { Path } from "./source.ts";
+
+/** An annotation of a schema; on one with checks, annotating writes to the last check. */
+const annotation = (ast: SchemaAST.AST, key: string): unknown =>
+  ast.checks?.[ast.checks.length - 1].annotations?.[key] ?? ast.annotations?.[key];
+
+const isWhole = (ast: SchemaAST.AST): boolean =>
+  ast.checks?.some((check) => check.annotations?.expected === "an integer") ?? false;
+
+/** What a value should be, in a few words: `a number`, `"otsu" or "fixed" or a number`. */
+export const describeType = (ast: SchemaAST.AST): string => {
+  if (annotation(ast, pathAnnotation) === true) return "a path";
+  switch (ast._tag) {
+    case "String":
+      return "text";
+    case "Number":
+      return isWhole(ast) ? "a whole number" : "a number";
+    case "Boolean":
+      return "true or false";
+    case "Null":
+      return "null";
+    case "Literal":
+      return typeof ast.literal === "string" ? `"${ast.literal}"` : String(ast.literal);
+    case "Union":
+      return ast.types.map(describeType).join(" or ");
+    case "Arrays": {
+      const [item] = [...ast.elements, ...ast.rest];
+      return item === undefined ? "a list" : `a list of ${describeType(item)}`;
+    }
+    case "Objects": {
+      const names = ast.propertySignatures.map((p) => String(p.name));
+      return names.length === 0 ? "a mapping" : `a mapping of ${names.join(", ")}`;
+    }
+    case "Suspend":
+      return describeType(ast.thunk());
+    default:
+      return String(annotation(ast, "description") ?? "another value");
+  }
+};
+
+/** The parts of a schema that a path may lead to (several under a union). */
+const schemasAt = (ast: SchemaAST.AST, path: Path): SchemaAST.AST[] => {
+  if (ast._tag === "Suspend") return schemasAt(ast.thunk(), path);
+  if (path.length === 0) return [ast];
+  const [key, ...rest] = path;
+  switch (ast._tag) {
+    case "Union":
+      return ast.types.flatMap((type) => schemasAt(type, path));
+    case "Objects": {
+      const property = ast.propertySignatures.find((p) => p.name === key);
+      const types = property ? [property.type] : ast.indexSignatures.map((s) => s.type);
+      return types.flatMap((type) => schemasAt(type, rest));
+    }
+    case "Arrays": {
+      const item = ast.elements[Number(key)] ?? ast.rest[0];
+      return item === undefined ? [] : schemasAt(item, rest);
+    }
+    default:
+      return [];
+  }
+};
+
+const members = (ast: SchemaAST.AST): SchemaAST.AST[] => ast._tag === "Union" ? ast.types.flatMap(members) : [ast];
+
+/** What is expected at a path of a schema, in words. */
+export const describeAt = (ast: SchemaAST.AST, path: Path): string | undefined => {
+  const found = schemasAt(ast, path);
+  return found.length === 0 ? undefined : found.map(describeType).join(" or ");
+};
+
+/** The keys that may stand at a path. */
+export const keysAt = (ast: SchemaAST.AST, path: Path): string[] =>
+  schemasAt(ast, path).flatMap(members).flatMap((m) =>
+    m._tag === "Objects" ? m.propertySignatures.map((p) => String(p.name)) : []
+  );
+
+/** The words (string literals) that may stand at a path. */
+export const wordsAt = (ast: SchemaAST.AST, path: Path): string[] =>
+  schemasAt(ast, path).flatMap(members).flatMap((m) =>
+    m._tag === "Literal" && typeof m.literal === "string" ? [m.literal] : []
+  );
+
+/** Whether a text at this path is a path to a file (and not one of the words that may stand there instead). */
+export const isPathAt = (ast: SchemaAST.AST, path: Path, text: string): boolean => {
+  const all = schemasAt(ast, path).flatMap(members);
+  return all.some((m) => annotation(m, pathAnnotation) === true) &&
+    !all.some((m) => m._tag === "Literal" && m.literal === text);
+};
+
+/** Whether a place takes this text as text, and whether it takes anything that is not text. */
+export const acceptsAt = (ast: SchemaAST.AST, path: Path, text: string): { text: boolean; other: boolean } => {
+  const all = schemasAt(ast, path).flatMap(members);
+  const isText = (m: SchemaAST.AST) => m._tag === "String" || (m._tag === "Literal" && typeof m.literal === "string");
+  return {
+    text: all.length === 0 || all.some((m) => isText(m) ? m._tag === "String" || m.literal === text : isOpen(m)),
+    other: all.length === 0 || all.some((m) => !isText(m)),
+  };
+};
+
+/** A schema that takes more than its tag tells. */
+const isOpen = (ast: SchemaAST.AST): boolean => ["Unknown", "Any", "Declaration", "TemplateLiteral"].includes(ast._tag);
+
+/** A setting as `sau steps` and the docs show it. `fallback` is the default as a user would write it. */
+export interface SettingInfo {
+  readonly name: string;
+  readonly type: string;
+  readonly description: string;
+  readonly required: boolean;
+  readonly fallback?: unknown;
+}
+
+/** The settings of a step, in the order of its schema. */
+export const describeSettings = (
+  settings: Schema.Struct<Schema.Struct.Fields> & { readonly DecodingServices: never },
+): SettingInfo[] => {
+  const signatures = settings.ast._tag === "Objects" ? settings.ast.propertySignatures : [];
+  return signatures.map(({ name, type }) => {
+    const encoding = type.encoding?.[type.encoding.length - 1]?.to.context;
+    const required = !(encoding?.isOptional ?? type.context?.isOptional ?? false);
+    const field = Schema.Struct({ [name]: settings.fields[name] });
+    // A default is what decoding nothing gives; encoding it again shows it as a user would write it.
+    const decoded = required ? Option.none() : Effect.runSync(Effect.option(
+      Schema.decodeUnknownEffect(field as typeof settings)({}),
+    ));
+    const fallback = Option.isSome(decoded) ? (decoded.value as Record<PropertyKey, unknown>)[name] : undefined;
+    const description = annotation(type, "description") ?? type.context?.annotations?.description;
+    return {
+      name: String(name),
+      type: describeType(type),
+      description: typeof description === "string" ? description : "",
+      required,
+      ...(fallback === undefined ? {} : { fallback }),
+    };
+  });
+};

@@ -1,0 +1,77 @@
+/**
+ * `--set NAME=VALUE` sets a parameter, `--set STEP.SETTING=VALUE` a step's setting (deeper: `verdict.require.clip_drop`).
+ * VALUE is read as YAML (`5`, `true`, `[a, b]`, `"\u200b "`), else as the text it is.
+ */
+import { parse } from "yaml";
+import type { Problem } from "../steps/errors.ts";
+import type { Path } from "./source.ts";
+import type { Spec } from "./spec.ts";
+import { suggestion } from "./suggest.ts";
+
+/** A value from the command line: as typed, and as YAML reads it. */
+export interface SetValue {
+  readonly _tag: "set";
+  /** The whole argument, for error texts. */
+  readonly argument: string;
+  readonly raw: string;
+  readonly parsed: unknown;
+}
+
+export interface Override {
+  readonly path: Path;
+  readonly value: SetValue;
+}
+
+const parsed = (raw: string): unknown => {
+  // Text that YAML would trim or refuse (" x", "@x", "a: b: c") means itself.
+  if (raw.trim() !== raw || raw === "") return raw;
+  try {
+    return parse(raw, { maxAliasCount: 0, logLevel: "silent" });
+  } catch {
+    return raw;
+  }
+};
+
+/** Reads one `--set` argument against the pipeline that it changes. */
+export const parseOverride = (argument: string, spec: Spec): Override | Problem => {
+  const problem = (message: string, more: { expected?: string; hint?: string } = {}): Problem => ({
+    file: `--set ${argument}`,
+    line: 0,
+    column: 0,
+    message,
+    ...more,
+  });
+  const equals = argument.indexOf("=");
+  if (equals <= 0) return problem("this sets nothing", { expected: "--set NAME=VALUE or --set STEP.SETTING=VALUE" });
+  const raw = argument.slice(equals + 1);
+  const keys = argument.slice(0, equals).trim().split(".");
+  const value: SetValue = { _tag: "set", argument, raw, parsed: parsed(raw) };
+  if (Object.hasOwn(spec.params, keys[0]) && (keys.length === 1 || !Object.hasOwn(spec.steps, keys[0]))) {
+    return { path: ["params", ...keys], value };
+  }
+  if (Object.hasOwn(spec.steps, keys[0]) && keys.length > 1) {
+    return { path: ["steps", keys[0], "with", ...keys.slice(1)], value };
+  }
+  if (keys.length === 1) {
+    const found = suggestion(keys[0], Object.keys(spec.params));
+    return problem(`this pipeline has no parameter "${keys[0]}"`, {
+      ...found,
+      ...(Object.hasOwn(spec.steps, keys[0]) ? { hint: `"${keys[0]}" is a step: --set ${keys[0]}.SETTING=VALUE` } : {}),
+    });
+  }
+  return problem(`this pipeline has no step "${keys[0]}"`, suggestion(keys[0], Object.keys(spec.steps)));
+};
+
+/** A copy of `target` with `value` at `path`, making mappings on the way where there are none. */
+export const setAt = (target: unknown, path: Path, value: unknown): unknown => {
+  if (path.length === 0) return value;
+  const [key, ...rest] = path;
+  const object = typeof target === "object" && target !== null && !Array.isArray(target) ? target : {};
+  const child = Object.hasOwn(object, key) ? Reflect.get(object, key) : undefined;
+  const entries = Object.entries(object);
+  const changed: [string, unknown] = [String(key), setAt(child, rest, value)];
+  // Built from entries so that a key called __proto__ stays a key; a key that is there keeps its place.
+  return Object.fromEntries(
+    Object.hasOwn(object, key) ? entries.map((e) => e[0] === key ? changed : e) : [...entries, changed],
+  );
+};

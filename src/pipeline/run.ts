@@ -1,0 +1,158 @@
+/**
+ * Runs a pipeline: each step once, in order, its result kept as soon as it exists. What is in the cache is not done
+ * again, so a run that was stopped (Ctrl-C, crash, power) goes on where it was.
+ */
+import { Clock, Effect, Schema } from "effect";
+import { StepError, Verdict } from "../steps/errors.ts";
+import { Progress, type ProgressListener } from "../steps/progress.ts";
+import type { Cache } from "./cache.ts";
+import type { OnEvent } from "./events.ts";
+import type { LinkedStep, Pipeline, Wire } from "./link.ts";
+import { makeManifest, type Manifest } from "./manifest.ts";
+import { identity, plan, type PlanStep } from "./plan.ts";
+
+export interface RunOptions<R> {
+  /** Without one every step runs and nothing is kept. */
+  readonly cache?: Cache;
+  /**
+   * Kind of device that computes, part of every cache key, and what the runtime reports about it. Asked once, before
+   * the first step, so that a missing device stops the run at once.
+   */
+  readonly device: Effect.Effect<{ readonly kind: string; readonly report: unknown }, unknown>;
+  /** Gives a step's program its services and its scope. Called only for steps that run. */
+  readonly provide: <A>(program: Effect.Effect<A, unknown, R>) => Effect.Effect<A, unknown>;
+  readonly onEvent?: OnEvent;
+}
+
+export interface StepResult {
+  readonly id: string;
+  readonly use: string;
+  readonly description: string;
+  readonly key: string;
+  readonly seconds: number;
+  readonly cached: boolean;
+  readonly settings: unknown;
+  /** Values of the output ports. */
+  readonly outputs: Readonly<Record<string, unknown>>;
+}
+
+export interface RunResult<R = never> {
+  readonly pipeline: Pipeline<R>;
+  readonly steps: ReadonlyArray<StepResult>;
+  /** What the pipeline hands back, by name. */
+  readonly outputs: Readonly<Record<string, { readonly wire: Wire; readonly value: unknown }>>;
+  /** The last verdict among the outputs. */
+  readonly verdict?: Verdict;
+  readonly manifest: Manifest;
+}
+
+const listener = (id: string, started: number, onEvent: OnEvent): ProgressListener => ({
+  report: ({ done, total, note }) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const seconds = (now - started) / 1000;
+      const share = total > 0 ? Math.min(1, Math.max(0, done / total)) : 0;
+      return onEvent({
+        status: "progress",
+        name: id,
+        done,
+        total,
+        progress: 100 * share,
+        seconds,
+        ...(share > 0 ? { left: seconds * (1 / share - 1) } : {}),
+        ...(note === undefined ? {} : { note }),
+      });
+    }),
+});
+
+const isVerdict = Schema.is(Verdict);
+
+export const run = Effect.fn("pipeline.run")(function* <R>(
+  pipeline: Pipeline<R>,
+  options: RunOptions<R>,
+): Effect.fn.Return<RunResult<R>, unknown> {
+  const { cache, onEvent = () => Effect.void } = options;
+  const begun = yield* Clock.currentTimeMillis;
+  const device = yield* options.device;
+  const planned = yield* plan(pipeline, { cache, device: device.kind });
+  const values = new Map<string, Readonly<Record<string, unknown>>>();
+  const results: StepResult[] = [];
+  const count = pipeline.steps.length;
+
+  /** Runs one step's program and keeps what it gives. */
+  const compute = Effect.fnUntraced(function* ({ id, step, settings, inputs }: LinkedStep<R>, { key }: PlanStep) {
+    const started = yield* Clock.currentTimeMillis;
+    const given = Object.fromEntries(
+      Object.entries(inputs).map(([name, { step, output }]) => [name, values.get(step)?.[output]]),
+    );
+    const outputs = yield* options.provide(step.program(given, settings)).pipe(
+      Effect.provideService(Progress, listener(id, started, onEvent)),
+      // A bug in a step is its failure, with its cause; only Ctrl-C stays what it is.
+      Effect.catchDefect((defect) => Effect.fail(defect)),
+      Effect.mapError((cause) => cause instanceof StepError ? cause : new StepError({ step: id, cause })),
+      Effect.annotateSpans({ "sau.step": id, "sau.use": step.name }),
+    );
+    const missing = Object.keys(step.outputs).filter((name) => !Object.hasOwn(outputs, name));
+    if (missing.length > 0) {
+      const cause = new Error(`its program gave no ${missing.join(", ")}, which its definition promises`);
+      return yield* new StepError({ step: id, cause });
+    }
+    const seconds = ((yield* Clock.currentTimeMillis) - started) / 1000;
+    if (cache !== undefined) {
+      const reason = yield* cache.put(key, seconds, step.outputs, outputs);
+      if (reason !== undefined) {
+        yield* onEvent({ status: "note", name: id, message: `its result could not be kept for later runs: ${reason}` });
+      }
+    }
+    return { outputs, seconds };
+  });
+
+  for (const [i, linked] of pipeline.steps.entries()) {
+    const { id, step } = linked;
+    const stepPlan = planned.steps[i];
+    const place = { name: id, use: step.name, index: i + 1, count };
+    const found = cache === undefined || !stepPlan.cached
+      ? { _tag: "miss" } as const
+      : yield* cache.get(stepPlan.key, step.outputs);
+    let reason = stepPlan.reason;
+    if (found._tag === "damaged") {
+      reason = `its cached result is damaged (${found.reason})`;
+      yield* onEvent({ status: "note", name: id, message: `${reason}; the step runs again` });
+    }
+    const cached = found._tag === "hit";
+    if (!cached) yield* onEvent({ status: "initiate", ...place, reason });
+    const { outputs, seconds } = cached ? found : yield* compute(linked, stepPlan);
+    if (cache !== undefined) yield* cache.remember(identity(pipeline), id, stepPlan.recipe);
+    values.set(id, outputs);
+    results.push({
+      id,
+      use: step.name,
+      description: step.description,
+      key: stepPlan.key,
+      seconds,
+      cached,
+      settings: linked.encoded,
+      outputs,
+    });
+    yield* onEvent({ status: "done", ...place, seconds, cached });
+  }
+
+  const seconds = ((yield* Clock.currentTimeMillis) - begun) / 1000;
+  const outputs = Object.fromEntries(
+    Object.entries(pipeline.outputs).map((
+      [name, wire],
+    ) => [name, { wire, value: values.get(wire.step)?.[wire.output] }]),
+  );
+  const verdicts = Object.values(outputs).filter(({ wire }) => wire.port.kind === "verdict").map(({ value }) => value);
+  const verdict = verdicts.filter(isVerdict).at(-1);
+  const manifest = makeManifest(pipeline, {
+    steps: results.map(({ id, use, key, settings, seconds, cached }, i) => {
+      const { version, inputs, files } = planned.steps[i].recipe;
+      return { id, use, version, key, settings, inputs, files, seconds, cached };
+    }),
+    device,
+    started: new Date(begun),
+    seconds,
+  });
+  yield* onEvent({ status: "ready", seconds });
+  return { pipeline, steps: results, outputs, manifest, ...(verdict === undefined ? {} : { verdict }) };
+});

@@ -1,0 +1,143 @@
+/**
+ * A pipeline as data: what a file decodes to and what a script builds. Pure description; `link.ts` checks it against
+ * the steps that exist.
+ */
+import { Effect, Result, Schema, SchemaIssue } from "effect";
+import type { Problem } from "../steps/errors.ts";
+import { describeAt, keysAt, wordsAt } from "./describe.ts";
+import { type Path, showPath, type Source } from "./source.ts";
+import { listNames, nearest } from "./suggest.ts";
+
+/** The version of the format that this sau reads. */
+export const FORMAT = 1;
+
+const empty = Effect.succeed({});
+
+/** One use of a step. Inputs and settings share `with`; an input is a reference to another step's output. */
+export const StepUse = Schema.Struct({
+  use: Schema.String.annotate({ description: "name of a step; `sau steps` lists them" }),
+  with: Schema.Record(Schema.String, Schema.Unknown).pipe(Schema.withDecodingDefaultKey(empty)),
+});
+
+export const Spec = Schema.Struct({
+  $schema: Schema.optionalKey(Schema.String),
+  sau: Schema.Literal(FORMAT).annotate({ description: "version of the format" }),
+  name: Schema.String.annotate({ description: "what the pipeline does, in a few words" }),
+  description: Schema.optionalKey(Schema.String),
+  params: Schema.Record(Schema.String, Schema.Unknown).pipe(Schema.withDecodingDefaultKey(empty)),
+  steps: Schema.Record(Schema.String, StepUse),
+  outputs: Schema.Record(Schema.String, Schema.String).pipe(Schema.withDecodingDefaultKey(empty)),
+});
+export type Spec = typeof Spec.Type;
+
+/** Value at a path, or undefined. */
+export const valueAt = (value: unknown, path: Path): unknown =>
+  path.reduce<unknown>(
+    (v, key) => typeof v === "object" && v !== null && Object.hasOwn(v, key) ? Reflect.get(v, key) : undefined,
+    value,
+  );
+
+/** A value in an error text: short, and with its type where that is what is wrong. */
+export const showValue = (value: unknown): string => {
+  if (value === undefined) return "nothing";
+  const text = typeof value === "number" || typeof value === "bigint" ? String(value) : JSON.stringify(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+};
+
+interface Leaf {
+  readonly path: Path;
+  readonly issue: SchemaIssue.Issue;
+}
+
+/** The mistakes in a tree of issues. A failed check or union counts as one. */
+const leaves = (issue: SchemaIssue.Issue, path: Path = []): Leaf[] => {
+  switch (issue._tag) {
+    case "Pointer":
+      return leaves(issue.issue, [...path, ...issue.path]);
+    case "Encoding":
+      return leaves(issue.issue, path);
+    case "Composite":
+      return issue.issues.flatMap((inner) => leaves(inner, path));
+    default:
+      return [{ path, issue }];
+  }
+};
+
+const inWords = SchemaIssue.makeFormatterDefault();
+
+/**
+ * Schema issues as problems. `base` is where the decoded value stands in the file; `value` is what was decoded.
+ */
+export const problemsOf = (
+  issue: SchemaIssue.Issue,
+  context: {
+    readonly schema: Schema.Constraint;
+    readonly value: unknown;
+    readonly base: Path;
+    readonly problem: (path: Path, which: "key" | "value", text: Omit<Problem, "file" | "line" | "column">) => Problem;
+  },
+): Problem[] =>
+  leaves(issue).map(({ path, issue }) => {
+    const { ast } = context.schema;
+    const full = [...context.base, ...path];
+    const key = String(path[path.length - 1] ?? "");
+    if (issue._tag === "UnexpectedKey") {
+      const names = keysAt(ast, path.slice(0, -1));
+      const near = nearest(key, names);
+      return context.problem(full, "key", {
+        message: `unknown key "${key}" in ${showPath(full.slice(0, -1)) || "the pipeline"}`,
+        expected: listNames(names),
+        ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
+      });
+    }
+    if (issue._tag === "MissingKey") {
+      const expected = describeAt(ast, path);
+      return context.problem(full.slice(0, -1), "key", {
+        message: `${showPath(full.slice(0, -1)) || "the pipeline"} lacks "${key}"`,
+        ...(expected === undefined ? {} : { expected }),
+      });
+    }
+    const value = valueAt(context.value, path);
+    const checked = issue._tag === "Filter" || issue._tag === "InvalidValue";
+    const expected = checked ? inWords(issue).replace(/^Expected /, "") : describeAt(ast, path);
+    const near = typeof value === "string" ? nearest(value, wordsAt(ast, path)) : undefined;
+    return context.problem(full, "value", {
+      message: `${showPath(full)} is ${showValue(value)}`,
+      ...(expected === undefined ? {} : { expected }),
+      ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
+    });
+  });
+
+/** A problem at a place of a source. */
+export const problemIn = (source: Source) =>
+(
+  path: Path,
+  which: "key" | "value",
+  text: Omit<Problem, "file" | "line" | "column">,
+): Problem => ({ file: source.file, ...source.locate(path, which), ...text });
+
+/** What decoding found: every mistake of shape, and the spec if it can be read in spite of them (unknown keys). */
+export interface DecodedSpec {
+  readonly spec?: Spec;
+  readonly problems: ReadonlyArray<Problem>;
+}
+
+/** Decodes the shape of a pipeline (not yet its references, steps and settings). */
+export const decodeSpec = Effect.fnUntraced(function* (source: Source): Effect.fn.Return<DecodedSpec> {
+  const problem = problemIn(source);
+  const version = valueAt(source.value, ["sau"]);
+  if (typeof version === "number" && version !== FORMAT) {
+    // Other versions may have another shape: complaining about the rest would mislead.
+    const message = `this pipeline is written in version ${version} of the format`;
+    const hint = version > FORMAT ? { hint: "a newer sau may read it" } : {};
+    return { problems: [problem(["sau"], "value", { message, expected: `sau: ${FORMAT}`, ...hint })] };
+  }
+  const strict = yield* Effect.result(
+    Schema.decodeUnknownEffect(Spec)(source.value, { errors: "all", onExcessProperty: "error" }),
+  );
+  if (Result.isSuccess(strict)) return { spec: strict.success, problems: [] };
+  const problems = problemsOf(strict.failure.issue, { schema: Spec, value: source.value, base: [], problem });
+  // Unknown keys do not keep the rest from being checked.
+  const lenient = yield* Effect.result(Schema.decodeUnknownEffect(Spec)(source.value));
+  return Result.isSuccess(lenient) ? { spec: lenient.success, problems } : { problems };
+});
