@@ -1,0 +1,239 @@
+/**
+ * A model: a diffusers folder of Stable Diffusion, some of its parts perhaps taken from elsewhere, some tensors perhaps
+ * changed. Weights stay on disk until they are asked for; nothing here writes (save.ts does, into a new folder).
+ */
+import { Effect, Schema } from "effect";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Tensor } from "../tensor/tensor.ts";
+import { BundleError } from "./errors.ts";
+import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import { openPart, type Part, type PartName, recognise } from "./part.ts";
+import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
+import { loadTokenizer } from "./tokenizer_files.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+export type { PartName } from "./part.ts";
+export { partWeights, weightsBytes } from "./weights.ts";
+
+/** Parts of a Stable Diffusion folder. */
+export type BundlePart = "unet" | "text_encoder" | "vae";
+/** New values (float32) by part and by the key in the part's file. */
+export type Changes = ReadonlyMap<BundlePart, ReadonlyMap<string, Tensor>>;
+
+export interface Bundle {
+  /** The diffusers folder. */
+  readonly root: Folder;
+  readonly parts: Readonly<Record<BundlePart, Part>>;
+  readonly tokenizer: Tokenizer;
+  readonly scheduler: SchedulerConfig;
+  /** model_index.json as it stands. */
+  readonly index: Readonly<Record<string, unknown>>;
+  readonly changed: Changes;
+  /** SHA-256 of every file that is read, by `part/file`. Changes are not in it. */
+  readonly hashes: ReadonlyMap<string, string>;
+  /** What the reader of a report should know about how this folder is understood. */
+  readonly notes: readonly string[];
+}
+
+/** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
+export type Replacement = Partial<Readonly<Record<BundlePart, string>>> | readonly string[];
+
+export const bundleParts: readonly BundlePart[] = ["unet", "text_encoder", "vae"];
+const isBundlePart = (name: PartName | undefined): name is BundlePart => bundleParts.some((p) => p === name);
+const isList = (replace: Replacement): replace is readonly string[] => Array.isArray(replace);
+
+const Index = Schema.Record(Schema.String, Schema.Unknown);
+
+/** Which parts a folder can lend: itself, by its config.json, or its sub-folders `unet` and `text_encoder`. */
+const lent = Effect.fnUntraced(function* (path: string) {
+  const folder = yield* openFolder(path, "folder with a replaced part");
+  const self = yield* recognise(folder);
+  const found = new Map<BundlePart, Folder>();
+  if (isBundlePart(self)) found.set(self, folder);
+  else {
+    for (const name of bundleParts) {
+      const sub = yield* subFolder(folder, name);
+      if (sub !== undefined) found.set(name, sub);
+    }
+  }
+  if (found.size > 0) return found;
+  return yield* new BundleError({
+    file: path,
+    problem: "holds no part of a model",
+    expected: "a folder unet or text_encoder in it, or the config.json of one of them",
+  });
+});
+
+/** Folder of every replaced part. A list may hold whole folders (`attacks/NAME`): all that they hold is taken. */
+const replacements = Effect.fnUntraced(function* (replace: Replacement) {
+  const found = new Map<BundlePart, Folder>();
+  if (isList(replace)) {
+    for (const path of replace) {
+      for (const [name, folder] of yield* lent(path)) {
+        const earlier = found.get(name);
+        if (earlier !== undefined) {
+          return yield* new BundleError({
+            file: path,
+            problem: `replaces ${name}, as ${earlier.path} does`,
+            expected: "each part once",
+          });
+        }
+        found.set(name, folder);
+      }
+    }
+    return found;
+  }
+  for (const name of bundleParts) {
+    const path = replace[name];
+    if (path === undefined) continue;
+    const folder = (yield* lent(path)).get(name);
+    if (folder === undefined) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
+    found.set(name, folder);
+  }
+  return found;
+});
+
+/** model_index.json, when it describes a model that is read here. */
+const readIndex = Effect.fnUntraced(function* (root: Folder) {
+  const index = yield* readJson(root, "model_index.json", Index);
+  const file = join(root.path, "model_index.json");
+  if (index === undefined) {
+    const part = yield* recognise(root);
+    return yield* new BundleError({
+      file,
+      problem: "is missing",
+      expected: "a diffusers folder: model_index.json beside unet, text_encoder, vae, tokenizer and scheduler",
+      hint: part === undefined
+        ? "A checkpoint in one file becomes such a folder by diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+        : `This folder holds one part, a ${part}: give the whole model, and this folder as the part that replaces its own.`,
+    });
+  }
+  const kind = String(index._class_name);
+  if (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind)) {
+    return yield* new BundleError({
+      file,
+      key: "_class_name",
+      problem: `describes a ${kind}`,
+      expected: "StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)",
+    });
+  }
+  return index;
+});
+
+/** Parts from different models open well enough one by one, and then draw noise or fail deep inside. */
+const checkFit = (
+  parts: Readonly<Record<BundlePart, Part>>,
+  tokenizer: Tokenizer,
+): Effect.Effect<void, BundleError> => {
+  const number = (part: BundlePart, key: string) => {
+    const value = parts[part].config[key];
+    return typeof value === "number" ? value : undefined;
+  };
+  const pairs: ReadonlyArray<readonly [BundlePart, string, BundlePart, string]> = [
+    ["unet", "cross_attention_dim", "text_encoder", "hidden_size"],
+    ["unet", "in_channels", "vae", "latent_channels"],
+  ];
+  for (const [part, key, other, otherKey] of pairs) {
+    const [a, b] = [number(part, key), number(other, otherKey)];
+    if (a !== undefined && b !== undefined && a !== b) {
+      return Effect.fail(
+        new BundleError({
+          file: join(parts[part].folder.path, "config.json"),
+          key,
+          problem: `does not fit ${parts[other].folder.path}: ${key} is ${a}, ${otherKey} there is ${b}`,
+          hint: "The parts come from different models.",
+        }),
+      );
+    }
+  }
+  const rows = number("text_encoder", "vocab_size") ?? 49408;
+  if (tokenizer.vocabSize <= rows) return Effect.void;
+  return Effect.fail(
+    new BundleError({
+      file: join(parts.text_encoder.folder.path, "config.json"),
+      key: "vocab_size",
+      problem: `has ${rows} tokens, the tokenizer has ${tokenizer.vocabSize}`,
+      hint: "The text encoder and the tokenizer come from different models.",
+    }),
+  );
+};
+
+/** SHA-256 of the small files that are read besides the weights. */
+export const hashFiles = Effect.fnUntraced(function* (label: string, folder: Folder, names: readonly string[]) {
+  const hashes: [string, string][] = [];
+  for (const name of names) {
+    const path = yield* fileIn(folder, name);
+    if (path === undefined) continue;
+    const bytes = yield* system(path, "cannot be read", () => readFile(path));
+    hashes.push([label + name, createHash("sha256").update(bytes).digest("hex")]);
+  }
+  return hashes;
+});
+
+const needed = Effect.fnUntraced(function* (root: Folder, name: string) {
+  const folder = yield* subFolder(root, name);
+  return folder ??
+    (yield* new BundleError({
+      file: join(root.path, name),
+      problem: "is missing",
+      expected: `the model's folder ${name}`,
+    }));
+});
+
+/**
+ * Opens a model for reading. Every weight is looked at once (see openPart).
+ * @param path a diffusers folder
+ */
+export const openBundle = Effect.fn("openBundle")(function* (
+  path: string,
+  options: { readonly replace?: Replacement } = {},
+): Effect.fn.Return<Bundle, BundleError> {
+  const root = yield* openFolder(path, "model folder");
+  const index = yield* readIndex(root);
+  const replaced = yield* replacements(options.replace ?? {});
+  const open = Effect.fnUntraced(function* (name: BundlePart) {
+    return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
+  });
+  const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
+  const tokenizerFolder = yield* needed(root, "tokenizer");
+  const positions = parts.text_encoder.config.max_position_embeddings;
+  const tokenizer = yield* loadTokenizer(tokenizerFolder, typeof positions === "number" ? positions : 77);
+  const schedulerFolder = yield* needed(root, "scheduler");
+  const scheduler = yield* readJson(schedulerFolder, "scheduler_config.json", SchedulerConfig);
+  if (scheduler === undefined) {
+    return yield* new BundleError({ file: join(schedulerFolder.path, "scheduler_config.json"), problem: "is missing" });
+  }
+  yield* checkFit(parts, tokenizer);
+  const hashes = new Map([
+    ...yield* hashFiles("", root, ["model_index.json"]),
+    ...yield* hashFiles("scheduler/", schedulerFolder, ["scheduler_config.json"]),
+    ...yield* hashFiles("tokenizer/", tokenizerFolder, tokenizerFiles),
+  ]);
+  for (const name of bundleParts) {
+    for (const [file, hash] of yield* hashFiles(`${name}/`, parts[name].folder, ["config.json"])) {
+      hashes.set(file, hash);
+    }
+    hashes.set(`${name}/weights`, parts[name].sha256);
+  }
+  const notes = [...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`).concat(
+    schedulerNotes(scheduler),
+  );
+  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes };
+});
+
+const tokenizerFiles = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "vocab.json",
+  "merges.txt",
+  "added_tokens.json",
+];
+
+/** The same model with new values for some tensors; later changes of a tensor replace earlier ones. */
+export const withChanges = (bundle: Bundle, part: BundlePart, values: ReadonlyMap<string, Tensor>): Bundle => ({
+  ...bundle,
+  changed: new Map([...bundle.changed, [part, new Map([...bundle.changed.get(part) ?? [], ...values])]]),
+});
