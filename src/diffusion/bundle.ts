@@ -15,7 +15,7 @@ import { loadTokenizer } from "./tokenizer_files.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export type { PartName } from "./part.ts";
-export { partWeights, weightsBytes } from "./weights.ts";
+export { partBytes, type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
 
 /** Parts of a Stable Diffusion folder. */
 export type BundlePart = "unet" | "text_encoder" | "vae";

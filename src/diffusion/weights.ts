@@ -47,7 +47,7 @@ const partOf = (source: PartSource, name: PartName): Effect.Effect<Part, BundleE
 };
 
 /** A part's file as it lies on disk. Fails when it was changed since it was opened. */
-const partBytes = (part: Part): Effect.Effect<Uint8Array, BundleError> =>
+export const partBytes = (part: Part): Effect.Effect<Uint8Array, BundleError> =>
   withFile(part.file, (handle) =>
     Effect.gen(function* () {
       const { size, mtimeMs } = yield* system(part.file, "cannot be read", () => handle.stat());
