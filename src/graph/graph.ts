@@ -87,6 +87,7 @@ export class Graph {
 
   /** A value fed at run time. */
   input(name: string, dtype: DType, dims: readonly number[]): Value {
+    checkName("input", name);
     const known = this.#known.get(`input ${name}`);
     if (known !== undefined) {
       if (known.dtype !== dtype || known.dims.join() !== dims.join()) {
@@ -132,6 +133,7 @@ export class Graph {
 
   /** Names a value as a result of the graph. */
   output(name: string, value: Value): void {
+    checkName("output", name);
     if (value.graph !== this) throw new GraphError(`output ${name}: the value belongs to another graph`);
     if (this.outputs.some((o) => o.name === name)) throw new GraphError(`output ${name} is there already`);
     this.outputs.push({ name, value });
@@ -197,6 +199,13 @@ export class Graph {
     return value;
   }
 }
+
+/** % and # begin the names that the ONNX writer gives to what is inside. */
+const checkName = (what: string, name: string): void => {
+  if (!/^[^%#]/.test(name)) {
+    throw new GraphError(`${what} "${name}": a name begins with neither % nor #, and is not empty`);
+  }
+};
 
 /** Name of the graph input that feeds a weight chosen by `weightsAsInputs`. */
 export const weightInput = (part: string, key: string): string => `${part}/${key}`;

@@ -4,7 +4,16 @@
  * Field numbers: onnx.proto of ONNX IR version 10 (github.com/onnx/onnx, onnx/onnx.proto).
  */
 import type { DType, TensorData } from "../tensor/tensor.ts";
-import { type Attributes, dtypeOf, type Graph, GraphError, type Lowering, showType, type Value } from "./graph.ts";
+import {
+  type Attributes,
+  dtypeOf,
+  type Graph,
+  GraphError,
+  type Lowering,
+  showType,
+  type Value,
+  weightInput,
+} from "./graph.ts";
 import { Writer } from "./protobuf.ts";
 
 /** Where the bytes of a weight are: `path` names the external data, offset and length count bytes. */
@@ -40,13 +49,25 @@ export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
   const outputNames = new Map<Value, string>();
   for (const { name, value } of graph.outputs) if (!outputNames.has(value)) outputNames.set(value, name);
 
-  const nameOf = (v: Value): string => v.source.kind === "input" ? v.source.name : outputNames.get(v) ?? `v${v.id}`;
+  // A weight keeps its name, which ONNX Runtime's errors then show; other inner values are numbered, as printGraph does.
+  const nameOf = (v: Value): string => {
+    if (v.source.kind === "input") return v.source.name;
+    return outputNames.get(v) ?? (v.source.kind === "weight" ? weightInput(v.source.part, v.source.key) : `%${v.id}`);
+  };
+
+  const taken = new Set(graph.inputs.map((v) => nameOf(v)));
+  for (const value of graph.reachable()) {
+    if (value.source.kind === "input") continue;
+    const name = nameOf(value);
+    if (taken.has(name)) throw new GraphError(`${name} is the name of two values; rename the input or the output`);
+    taken.add(name);
+  }
 
   const constants = (kind: "ints" | "floats") => (values: readonly number[]): string => {
     const key = `${kind} ${values.join()}`;
     const known = small.get(key);
     if (known !== undefined) return known;
-    const name = `c${small.size}`;
+    const name = `#${small.size}`;
     small.set(key, name);
     const data = kind === "ints" ? BigInt64Array.from(values, BigInt) : Float32Array.from(values);
     initializers.push(inlineTensor(name, data, [values.length]));

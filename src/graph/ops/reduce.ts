@@ -15,7 +15,8 @@ const reduce = (op: Op) => (x: Value, axes: readonly number[]): Value => {
   if (full.some((a, i) => !(a >= 0 && a < rank) || a === full[i - 1])) {
     throw new GraphError(`${op.type}: axes [${axes}] of ${showType(x)}`);
   }
-  return x.graph.apply(op, [x], { axes: { ints: full } });
+  // ONNX takes an empty list for all axes.
+  return full.length === 0 ? x : x.graph.apply(op, [x], { axes: { ints: full } });
 };
 
 /** Sum over axes, which stay with size 1. */

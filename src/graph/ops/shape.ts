@@ -43,7 +43,9 @@ const transposeOp: Op = {
 
 /** Axes in a new order: result axis i is axis perm[i] of x. */
 export const transpose = (x: Value, perm: readonly number[]): Value =>
-  perm.every((a, i) => a === i) ? x : x.graph.apply(transposeOp, [x], { perm: { ints: perm } });
+  perm.length === x.dims.length && perm.every((a, i) => a === i)
+    ? x
+    : x.graph.apply(transposeOp, [x], { perm: { ints: perm } });
 
 const concatOp: Op = {
   type: "Concat",
