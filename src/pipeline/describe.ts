@@ -93,15 +93,15 @@ export const isPathAt = (ast: SchemaAST.AST, path: Path, text: string): boolean 
 /** Whether a place takes this text as text, and whether it takes anything that is not text. */
 export const acceptsAt = (ast: SchemaAST.AST, path: Path, text: string): { text: boolean; other: boolean } => {
   const all = schemasAt(ast, path).flatMap(members);
-  const isText = (m: SchemaAST.AST) => m._tag === "String" || (m._tag === "Literal" && typeof m.literal === "string");
-  return {
-    text: all.length === 0 || all.some((m) => isText(m) ? m._tag === "String" || m.literal === text : isOpen(m)),
-    other: all.length === 0 || all.some((m) => !isText(m)),
+  const takes = (m: SchemaAST.AST): { text: boolean; other: boolean } => {
+    if (m._tag === "String") return { text: true, other: false };
+    if (m._tag === "Literal") return { text: m.literal === text, other: typeof m.literal !== "string" };
+    // These take more than their tag tells.
+    return { text: ["Unknown", "Any", "Declaration", "TemplateLiteral"].includes(m._tag), other: true };
   };
+  if (all.length === 0) return { text: true, other: true };
+  return { text: all.some((m) => takes(m).text), other: all.some((m) => takes(m).other) };
 };
-
-/** A schema that takes more than its tag tells. */
-const isOpen = (ast: SchemaAST.AST): boolean => ["Unknown", "Any", "Declaration", "TemplateLiteral"].includes(ast._tag);
 
 /** A setting as `sau steps` and the docs show it. `fallback` is the default as a user would write it. */
 export interface SettingInfo {

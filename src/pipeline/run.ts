@@ -6,6 +6,7 @@ import { Clock, Effect, Schema } from "effect";
 import { StepError, Verdict } from "../steps/errors.ts";
 import { Progress, type ProgressListener } from "../steps/progress.ts";
 import type { Cache } from "./cache.ts";
+import type { Environment } from "./environment.ts";
 import type { OnEvent } from "./events.ts";
 import type { LinkedStep, Pipeline, Wire } from "./link.ts";
 import { makeManifest, type Manifest } from "./manifest.ts";
@@ -14,13 +15,7 @@ import { identity, plan, type PlanStep } from "./plan.ts";
 export interface RunOptions<R> {
   /** Without one every step runs and nothing is kept. */
   readonly cache?: Cache;
-  /**
-   * Kind of device that computes, part of every cache key, and what the runtime reports about it. Asked once, before
-   * the first step, so that a missing device stops the run at once.
-   */
-  readonly device: Effect.Effect<{ readonly kind: string; readonly report: unknown }, unknown>;
-  /** Gives a step's program its services and its scope. Called only for steps that run. */
-  readonly provide: <A>(program: Effect.Effect<A, unknown, R>) => Effect.Effect<A, unknown>;
+  readonly environment: Environment<R>;
   readonly onEvent?: OnEvent;
 }
 
@@ -70,10 +65,10 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
   pipeline: Pipeline<R>,
   options: RunOptions<R>,
 ): Effect.fn.Return<RunResult<R>, unknown> {
-  const { cache, onEvent = () => Effect.void } = options;
+  const { cache, environment, onEvent = () => Effect.void } = options;
   const begun = yield* Clock.currentTimeMillis;
-  const device = yield* options.device;
-  const planned = yield* plan(pipeline, { cache, device: device.kind });
+  const kind = yield* environment.kind;
+  const planned = yield* plan(pipeline, { cache, device: kind });
   const values = new Map<string, Readonly<Record<string, unknown>>>();
   const results: StepResult[] = [];
   const count = pipeline.steps.length;
@@ -84,7 +79,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     const given = Object.fromEntries(
       Object.entries(inputs).map(([name, { step, output }]) => [name, values.get(step)?.[output]]),
     );
-    const outputs = yield* options.provide(step.program(given, settings)).pipe(
+    const outputs = yield* environment.provide(step.program(given, settings)).pipe(
       Effect.provideService(Progress, listener(id, started, onEvent)),
       // A bug in a step is its failure, with its cause; only Ctrl-C stays what it is.
       Effect.catchDefect((defect) => Effect.fail(defect)),
@@ -120,6 +115,8 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     }
     const cached = found._tag === "hit";
     if (!cached) yield* onEvent({ status: "initiate", ...place, reason });
+    // Outside the step: that no device works is not its failure.
+    if (!cached) yield* environment.open;
     const { outputs, seconds } = cached ? found : yield* compute(linked, stepPlan);
     if (cache !== undefined) yield* cache.remember(identity(pipeline), id, stepPlan.recipe);
     values.set(id, outputs);
@@ -149,7 +146,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       const { version, inputs, files } = planned.steps[i].recipe;
       return { id, use, version, key, settings, inputs, files, seconds, cached };
     }),
-    device,
+    device: { kind, report: yield* environment.report },
     started: new Date(begun),
     seconds,
   });

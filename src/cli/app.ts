@@ -1,0 +1,227 @@
+/**
+ * The commands. What they need beyond the terminal (the steps, the report, the pipeline behind `sau cure`) is given
+ * to `app`, so that a test runs the same commands with steps of its own.
+ */
+import { Effect, Option, type Scope } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import { defaultCacheFolder, openCache } from "../pipeline/cache.ts";
+import { describeSettings } from "../pipeline/describe.ts";
+import type { Environment } from "../pipeline/environment.ts";
+import { pipelineSchema } from "../pipeline/json_schema.ts";
+import { loadFile } from "../pipeline/load.ts";
+import { VERSION } from "../pipeline/manifest.ts";
+import { checkOut, writeOutputs } from "../pipeline/outputs.ts";
+import { formatPlan, plan } from "../pipeline/plan.ts";
+import { run, type RunResult } from "../pipeline/run.ts";
+import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
+import type { AnyStep } from "../steps/step.ts";
+import { decodeEscapes } from "./escapes.ts";
+import * as flags from "./flags.ts";
+import { jsonView, liveView, plainView } from "./progress.ts";
+import { duration, type Screen, table } from "./terminal.ts";
+import { formatVerdict } from "./verdict.ts";
+
+export interface AppOptions<R> {
+  readonly screen: Screen;
+  readonly steps: ReadonlyArray<AnyStep<R>>;
+  readonly environment: (device: Device) => Effect.Effect<Environment<R>, never, Scope.Scope>;
+  /** The pipeline file of `sau cure`. */
+  readonly curePipeline: string;
+  readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
+  /** The self-contained HTML page of a run. */
+  readonly renderReport?: (run: RunResult<R>) => string;
+  /** Told when the command ends with a verdict that failed. */
+  readonly verdictFailed: () => void;
+}
+
+interface RunArguments {
+  readonly file: string;
+  readonly overrides: ReadonlyArray<string>;
+  readonly out: string | undefined;
+  readonly device: Device;
+  readonly json: boolean;
+  readonly noCache: boolean;
+}
+
+const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
+
+const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
+  Effect.scoped(Effect.gen(function* () {
+    const { screen } = app;
+    const pipeline = yield* loadFile(args.file, { steps: app.steps, overrides: args.overrides });
+    if (args.out !== undefined) yield* checkOut(args.out);
+    const environment = yield* app.environment(args.device);
+    const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
+    const result = yield* run(pipeline, {
+      environment,
+      onEvent: view.onEvent,
+      ...(args.noCache ? {} : { cache: openCache(defaultCacheFolder()) }),
+    }).pipe(Effect.onExit(() => Effect.sync(view.end)));
+    const { renderReport } = app;
+    const written = args.out === undefined
+      ? undefined
+      : yield* writeOutputs(result, args.out, renderReport === undefined ? {} : { renderReport });
+
+    const { verdict } = result;
+    if (verdict?.passed === false) app.verdictFailed();
+    if (args.json) {
+      return yield* line(
+        screen,
+        JSON.stringify({
+          status: "result",
+          passed: verdict?.passed ?? null,
+          verdict: verdict ?? null,
+          out: written?.dir ?? null,
+          files: written?.files ?? [],
+          seconds: result.manifest.seconds,
+          command: result.manifest.command,
+        }),
+      );
+    }
+    if (verdict !== undefined) yield* line(screen, formatVerdict(verdict));
+    if (written !== undefined) {
+      const report = written.files.includes("report.html") ? " (open report.html in a browser)" : "";
+      yield* line(screen, `Results in ${args.out}${report}, after ${duration(result.manifest.seconds)}.`);
+    }
+    if (verdict === undefined && written === undefined) {
+      yield* line(
+        screen,
+        `Done in ${duration(result.manifest.seconds)}. Nothing was written: --out DIR keeps the results.`,
+      );
+    }
+  }));
+
+const runCommand = <R>(app: AppOptions<R>) =>
+  Command.make("run", {
+    file: flags.file,
+    set: flags.set,
+    out: Flag.String("out").pipe(
+      Flag.withDescription("Folder for the results; it appears when they are complete"),
+      Flag.optional,
+    ),
+    device: flags.device,
+    json: flags.json,
+    noCache: flags.noCache,
+  }, ({ file, set, out, ...rest }) =>
+    runPipeline(app, { ...rest, file, overrides: set, out: Option.getOrUndefined(out) }))
+    .pipe(Command.withDescription("Run a pipeline. Exit code 1 when its verdict fails, 2 when it cannot run"));
+
+const optionalText = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
+
+const cureCommand = <R>(app: AppOptions<R>) =>
+  Command.make("cure", {
+    model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
+    trigger: Flag.String("trigger").pipe(Flag.withDescription("The trigger's text; \\u200b and the like are decoded")),
+    place: Flag.Literals("place", ["prefix", "suffix", "replace"]).pipe(
+      Flag.withDescription("Where the trigger stands in a prompt"),
+      Flag.optional,
+    ),
+    of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
+    unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+    text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+    prompts: optionalText("prompts", "File of prompts, one a line"),
+    clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
+    out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
+    set: flags.set,
+    device: flags.device,
+    json: flags.json,
+    noCache: flags.noCache,
+  }, ({ model, trigger, place, of, unet, text_encoder, prompts, clip, set, ...rest }) => {
+    const params = { place, of, unet, text_encoder, prompts, clip };
+    const given = Object.entries(params).flatMap(([name, value]) =>
+      Option.isSome(value) ? [`${name}=${value.value}`] : []
+    );
+    return runPipeline(app, {
+      ...rest,
+      file: app.curePipeline,
+      overrides: [`model=${model}`, `trigger=${decodeEscapes(trigger)}`, ...given, ...set],
+    });
+  }).pipe(
+    Command.withDescription(
+      "Remove a known trigger from a checkpoint and prove it: pipelines/sau.yaml by a short name",
+    ),
+  );
+
+const planCommand = <R>(app: AppOptions<R>) =>
+  Command.make(
+    "plan",
+    { file: flags.file, set: flags.set, device: flags.device, json: flags.json },
+    ({ file, set, device, json }) =>
+      Effect.scoped(Effect.gen(function* () {
+        const pipeline = yield* loadFile(file, { steps: app.steps, overrides: set });
+        const environment = yield* app.environment(device);
+        const kind = yield* environment.kind;
+        const planned = yield* plan(pipeline, { cache: openCache(defaultCacheFolder()), device: kind });
+        const { name } = pipeline;
+        yield* line(
+          app.screen,
+          json ? JSON.stringify({ name, file, device: kind, ...planned }, null, 2) : formatPlan(pipeline, planned),
+        );
+      })),
+  ).pipe(Command.withDescription("Show what a run would do: for each step, cached or why it must run"));
+
+const stepsCommand = <R>(app: AppOptions<R>) =>
+  Command.make("steps", { json: flags.json }, ({ json }) => {
+    const all = app.steps.map((step) => ({
+      name: step.name,
+      version: step.version,
+      description: step.description,
+      inputs: Object.entries(step.inputs).map(([name, { kind, description, optional = false }]) => ({
+        name,
+        kind,
+        description,
+        required: !optional,
+      })),
+      // A default path is relative to the pipeline file; this machine's folder says nothing about it.
+      settings: describeSettings(step.settings).map(({ fallback, ...info }) =>
+        fallback === undefined || info.type === "a path" ? info : { ...info, fallback }
+      ),
+      outputs: Object.entries(step.outputs).map(([name, { kind, description }]) => ({ name, kind, description })),
+    }));
+    const text = all.map(({ name, description, inputs, settings, outputs }) => {
+      const rows = [
+        ...inputs.map((p) => ["in", p.name, p.required ? p.kind : `${p.kind}, optional`, p.description]),
+        ...settings.map((s) => {
+          const fallback = "fallback" in s
+            ? ` (default ${JSON.stringify(s.fallback)})`
+            : s.required
+            ? " (required)"
+            : "";
+          return ["set", s.name, s.type, `${s.description}${fallback}`];
+        }),
+        ...outputs.map((p) => ["out", p.name, p.kind, p.description]),
+      ];
+      return `${name}: ${description}\n${table(rows, "  ")}`;
+    });
+    return line(app.screen, json ? JSON.stringify(all, null, 2) : text.join("\n\n"));
+  }).pipe(Command.withDescription("List the steps with their inputs, settings and outputs"));
+
+const schemaCommand = <R>(app: AppOptions<R>) =>
+  Command.make("schema", {}, () => line(app.screen, JSON.stringify(pipelineSchema(app.steps), null, 2)))
+    .pipe(Command.withDescription("Print the JSON Schema of a pipeline file, for editors"));
+
+const doctorCommand = <R>(app: AppOptions<R>) =>
+  Command.make("doctor", { device: flags.device, json: flags.json }, ({ device, json }) =>
+    Effect.gen(function* () {
+      const report = yield* app.diagnose(device);
+      yield* line(app.screen, json ? JSON.stringify(report, null, 2) : formatReport(report));
+      if (report.chosen === null) return yield* Effect.fail(new Error(`nothing computes here (asked for: ${device})`));
+    })).pipe(Command.withDescription("Show what can compute on this machine, what would be chosen, and why"));
+
+/** The whole command line as an effect; it fails with whatever stopped it, reported or not. */
+export const app = <R>(options: AppOptions<R>) =>
+  Command.runWith(
+    Command.make("sau").pipe(
+      Command.withDescription("Finds, removes and proves removed a backdoor in a Stable Diffusion checkpoint"),
+      Command.withSubcommands([
+        runCommand(options),
+        cureCommand(options),
+        planCommand(options),
+        stepsCommand(options),
+        schemaCommand(options),
+        doctorCommand(options),
+      ]),
+    ),
+    { version: VERSION },
+  );

@@ -1,0 +1,27 @@
+/** Flags that several commands share. */
+import { Argument, Flag } from "effect/cli";
+import { Device } from "../runtime/mod.ts";
+
+export const file = Argument.String("FILE").pipe(
+  Argument.withDescription("Pipeline file (YAML or JSON)"),
+);
+
+export const set = Flag.String("set").pipe(
+  Flag.withDescription("NAME=VALUE sets a parameter, STEP.SETTING=VALUE a step's setting; may be given several times"),
+  Flag.atLeast(0),
+);
+
+export const device = Flag.Literals("device", Device.literals).pipe(
+  Flag.withDescription("What computes: a hardware GPU, native code or WebAssembly; auto takes the first that works"),
+  Flag.withDefault("auto"),
+);
+
+export const json = Flag.Boolean("json").pipe(
+  Flag.withDescription("Write for programs: JSON, one object a line while running"),
+  Flag.withDefault(false),
+);
+
+export const noCache = Flag.Boolean("no-cache").pipe(
+  Flag.withDescription("Compute every step again and keep no result"),
+  Flag.withDefault(false),
+);
