@@ -7,6 +7,7 @@ import { native } from "./native.ts";
 import { firstLine } from "./optional.ts";
 import type { AdapterReport, Candidate, Device } from "./report.ts";
 import { selfCheck, TOLERANCE } from "./selfcheck.ts";
+import { inTurn } from "./turn.ts";
 import { wasm } from "./wasm.ts";
 import { webgpu } from "./webgpu.ts";
 
@@ -87,18 +88,16 @@ interface Tried {
 
 const tryOne = (backend: Backend, device: Device, patience: Duration.Input): Effect.Effect<Tried, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const seconds = Duration.toSeconds(Duration.fromInputUnsafe(patience));
-    const hung = (what: string) => () =>
-      Effect.fail(
-        new Missing({
-          reason: `${what} did not finish in ${seconds} s`,
-          advice: ["Update the graphics driver, or choose --device wasm."],
-        }),
-      );
+    const hung = (what: string) =>
+      new Missing({
+        reason: `${what} did not finish in ${Duration.toSeconds(Duration.fromInputUnsafe(patience))} s`,
+        advice: ["Update the graphics driver, or choose --device wasm."],
+      });
+    const within = <A, R>(what: string, body: Effect.Effect<A, Missing, R>) =>
+      body.pipe(Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(hung(what)) }));
+
     const looked = yield* Effect.result(
-      backend.find({ software: device === "webgpu-software" }).pipe(
-        Effect.timeoutOrElse({ duration: patience, orElse: hung("looking for it") }),
-      ),
+      within("looking for it", backend.find({ software: device === "webgpu-software" })),
     );
     if (Result.isFailure(looked)) {
       const { reason, advice } = looked.failure;
@@ -110,17 +109,20 @@ const tryOne = (backend: Backend, device: Device, patience: Duration.Input): Eff
     if (no !== undefined) return { candidate: { ...base, ...no } };
 
     const started = performance.now();
-    const checked = yield* Effect.result(
-      open.pipe(
-        Effect.flatMap((engine) =>
-          Effect.tryPromise({
-            try: () => selfCheck(engine),
-            catch: (error) => new Missing({ reason: `its self-check failed: ${firstLine(error)}`, advice: [] }),
-          }).pipe(Effect.map((error) => ({ engine, error })))
-        ),
-        Effect.timeoutOrElse({ duration: patience, orElse: hung("its self-check") }),
-      ),
-    );
+    const check = (engine: Engine) =>
+      Effect.tryPromise({
+        try: () => deadline(selfCheck(engine), patience, hung("its self-check")),
+        catch: (error) =>
+          error instanceof Missing
+            ? error
+            : new Missing({ reason: `its self-check failed: ${firstLine(error)}`, advice: [] }),
+      }).pipe(
+        // An interruption waits for the call into ONNX Runtime to end: the next one would find it busy.
+        Effect.uninterruptible,
+        inTurn(backend.name),
+        Effect.map((error) => ({ engine, error })),
+      );
+    const checked = yield* Effect.result(within("opening it", open).pipe(Effect.flatMap(check)));
     const milliseconds = performance.now() - started;
     if (Result.isFailure(checked)) {
       const { reason, advice } = checked.failure;
@@ -141,6 +143,19 @@ const tryOne = (backend: Backend, device: Device, patience: Duration.Input): Eff
     }
     return { engine, candidate: { ...base, status: "usable", check: { result: "passed", milliseconds, error } } };
   });
+
+/** The promise, or a rejection when it takes too long; what it waits for goes on by itself. */
+const deadline = async <A>(promise: Promise<A>, patience: Duration.Input, late: Error): Promise<A> => {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const tooLate = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late), Duration.toMillis(Duration.fromInputUnsafe(patience)));
+  });
+  try {
+    return await Promise.race([promise, tooLate]);
+  } finally {
+    clearTimeout(timer);
+  }
+};
 
 type Refusal = Pick<Candidate, "why" | "advice">;
 

@@ -1,5 +1,5 @@
 export type { BackendName, HostTensor, ModelBytes, PortType } from "./engine.ts";
-export { type AdapterReport, type Candidate, Device, RuntimeError, RuntimeUnavailable } from "./report.ts";
+export { AdapterReport, type Candidate, Device, RuntimeError, RuntimeUnavailable } from "./report.ts";
 export { type DeviceTensor, isDevice, type RunOptions, type Session, toHost } from "./session.ts";
 export { diagnose, Runtime } from "./runtime.ts";
 export { formatReport } from "./doctor.ts";

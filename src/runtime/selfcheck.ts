@@ -3,7 +3,7 @@
  * from an external file at an odd offset, convolution, matrix product and softmax, an output that stays on the device and
  * is fed back, and a second result that is read. A device that computes nothing, or wrongly, differs from plain arithmetic.
  */
-import { add, conv2d, Graph, matmul, mul, reshape, softmax, toOnnx } from "../graph/mod.ts";
+import { add, conv2d, Graph, matmul, mul, reshape, softmax, toOnnx, type WeightPlace } from "../graph/mod.ts";
 import type { Engine } from "./engine.ts";
 
 /** Largest error, relative to the largest expected value, that rounding in another order explains many times over. */
@@ -29,18 +29,11 @@ const model = () => {
   const rows = reshape(conv2d(x, weight("kernel", [C, C, 3, 3]), undefined, { padding: 1 }), [C, N]);
   const attended = mul(softmax(matmul(rows, weight("matrix", [N, N]))), 10);
   graph.output("y", add(x, reshape(attended, [1, C, S, S])));
-  const places = { kernel: { offset: OFFSET, length: kernel.byteLength, dims: [C, C, 3, 3] as number[] } } as const;
-  const { model } = toOnnx(
-    graph,
-    (_, key) =>
-      key === "kernel" ? { path: "check", dtype: "float32", ...places.kernel } : {
-        path: "check",
-        dtype: "float32",
-        offset: OFFSET + kernel.byteLength,
-        length: matrix.byteLength,
-        dims: [N, N],
-      },
-  );
+  const places: Record<string, Omit<WeightPlace, "path" | "dtype">> = {
+    kernel: { offset: OFFSET, length: kernel.byteLength, dims: [C, C, 3, 3] },
+    matrix: { offset: OFFSET + kernel.byteLength, length: matrix.byteLength, dims: [N, N] },
+  };
+  const { model } = toOnnx(graph, (_, key) => ({ path: "check", dtype: "float32", ...places[key] }));
   const data = new Uint8Array(OFFSET + kernel.byteLength + matrix.byteLength);
   data.set(new Uint8Array(kernel.buffer), OFFSET);
   data.set(new Uint8Array(matrix.buffer), OFFSET + kernel.byteLength);

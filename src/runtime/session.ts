@@ -1,9 +1,11 @@
 /** Models that run: checked feeds, one call into ONNX Runtime at a time, released with their scope. */
-import { Effect, type Scope, Semaphore } from "effect";
-import type { DType } from "../tensor/tensor.ts";
+import { Effect, type Scope } from "effect";
+import { dtypeOf } from "../graph/graph.ts";
+import { type DType, size } from "../tensor/tensor.ts";
 import type { Engine, Held, HostTensor, Loaded, ModelBytes, PortType } from "./engine.ts";
 import { firstLine } from "./optional.ts";
 import { RuntimeError } from "./report.ts";
+import { inTurn } from "./turn.ts";
 
 /**
  * A tensor where the runtime computes: GPU memory on WebGPU, host memory on wasm and native. It can be fed to every
@@ -47,27 +49,15 @@ export interface Sessions {
   readonly upload: (tensor: HostTensor, dtype?: DType) => Effect.Effect<DeviceTensor, RuntimeError, Scope.Scope>;
 }
 
-/** The dtype that an array stands for. A Uint8Array is `uint8` unless a `bool` is wanted. */
-const dtypeOf = ({ data }: HostTensor): DType =>
-  data instanceof Float32Array
-    ? "float32"
-    : data instanceof Float16Array
-    ? "float16"
-    : data instanceof Int32Array
-    ? "int32"
-    : data instanceof BigInt64Array
-    ? "int64"
-    : "uint8";
-
 const show = (dtype: string, dims: readonly (number | string)[]): string => `${dtype}[${dims.join(", ")}]`;
 
 export const makeSessions = (engine: Engine): Sessions => {
-  const lock = Semaphore.makeUnsafe(1);
+  const turn = inTurn(engine.backend);
   const live = new WeakMap<DeviceTensor, Held>();
 
   /** One call into ONNX Runtime: waiting for the turn can be interrupted, the call itself cannot. */
   const call = <A>(model: string, body: () => Promise<A>): Effect.Effect<A, RuntimeError> =>
-    lock.withPermits(1)(Effect.uninterruptible(Effect.tryPromise({
+    turn(Effect.uninterruptible(Effect.tryPromise({
       try: body,
       catch: (error) => new RuntimeError({ model, message: `${model}: ${firstLine(error)}` }),
     })));
@@ -92,7 +82,7 @@ export const makeSessions = (engine: Engine): Sessions => {
     return self;
   };
 
-  const upload: Sessions["upload"] = (tensor, dtype = dtypeOf(tensor)) =>
+  const upload: Sessions["upload"] = (tensor, dtype = dtypeOf(tensor.data)) =>
     Effect.acquireRelease(
       call("upload", () => Promise.resolve(deviceTensor("upload", engine.upload(tensor, dtype), new Set()))),
       (t) => Effect.sync(t.dispose),
@@ -103,7 +93,7 @@ export const makeSessions = (engine: Engine): Sessions => {
     Effect.gen(function* () {
       const kept = new Set<DeviceTensor>();
       let open = true;
-      const loaded = yield* lock.withPermits(1)(Effect.acquireRelease(
+      const loaded = yield* turn(Effect.acquireRelease(
         Effect.tryPromise({
           try: () => engine.load(model),
           catch: (error) =>
@@ -128,18 +118,15 @@ export const makeSessions = (engine: Engine): Sessions => {
       const compute = async (feeds: Parameters<Session["run"]>[0], keep: ReadonlySet<string>) => {
         const fed = new Map<string, Held>();
         const temporary: Held[] = [];
-        for (const [name, t] of Object.entries(feeds)) {
-          if (isDevice(t)) {
-            fed.set(name, live.get(t)!);
-          } else {
-            const held = engine.wrap(t, loaded.inputs.get(name)!.dtype);
-            temporary.push(held);
+        const results: Record<string, HostTensor | DeviceTensor> = {};
+        let outputs: ReadonlyMap<string, Held> = new Map();
+        try {
+          for (const [name, t] of Object.entries(feeds)) {
+            const held = isDevice(t) ? live.get(t)! : engine.wrap(t, loaded.inputs.get(name)!.dtype);
+            if (!isDevice(t)) temporary.push(held);
             fed.set(name, held);
           }
-        }
-        const outputs = await loaded.run(fed);
-        const results: Record<string, HostTensor | DeviceTensor> = {};
-        try {
+          outputs = await loaded.run(fed);
           for (const [name, held] of outputs) {
             if (!keep.has(name)) results[name] = await held.read();
           }
@@ -180,12 +167,14 @@ const wrongFeeds = (
       problems.push(`input ${name} is a tensor that was disposed or belongs to another runtime`);
       continue;
     }
-    const dtype = isDevice(t) ? t.dtype : dtypeOf(t);
+    const dtype = isDevice(t) ? t.dtype : dtypeOf(t.data);
     const sameType = dtype === type.dtype || (!isDevice(t) && dtype === "uint8" && type.dtype === "bool");
     const sameDims = t.dims.length === type.dims.length &&
       type.dims.every((d, i) => typeof d === "string" || d === t.dims[i]);
     if (!sameType || !sameDims) {
       problems.push(`input ${name}: wanted ${show(type.dtype, type.dims)}, given ${show(dtype, t.dims)}`);
+    } else if (!isDevice(t) && t.data.length !== size(t.dims)) {
+      problems.push(`input ${name}: ${t.data.length} elements do not fill [${t.dims.join(", ")}]`);
     }
   }
   for (const name of Object.keys(feeds)) {

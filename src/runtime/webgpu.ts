@@ -3,6 +3,7 @@
  * limits are the adapter's and its errors are heard: WebGPU reports a failed allocation or a lost device beside the
  * computation, never through it, and ONNX Runtime would hand back whatever was in the buffer.
  */
+import { tmpdir } from "node:os";
 import process from "node:process";
 import { Effect } from "effect";
 import type { Tensor as OrtTensor } from "onnxruntime-web";
@@ -18,6 +19,8 @@ import { listen, withoutKernel } from "./ortlog.ts";
 export const webgpu: Backend = {
   name: "webgpu",
   find: Effect.fnUntraced(function* ({ software }) {
+    // Vulkan's window system code complains on stderr without it, and some drivers want it. It is only a folder to write in.
+    if (process.platform === "linux") process.env.XDG_RUNTIME_DIR ??= tmpdir();
     const gpu = yield* navigatorGpu;
     const adapter = yield* attempt("no adapter could be asked for", () => requestAdapter(gpu, software));
     if (adapter === null) {
@@ -124,9 +127,6 @@ export const driverAdvice = (env: Record<string, string | undefined>): string[] 
       "If there is a GPU, install its graphics (Vulkan) driver and libvulkan1; in a container with an NVIDIA GPU set " +
         "NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics",
     );
-  }
-  if (process.platform === "linux" && env.XDG_RUNTIME_DIR === undefined) {
-    advice.push("XDG_RUNTIME_DIR is not set: some Vulkan drivers want it (any writable folder)");
   }
   return advice;
 };
