@@ -39,8 +39,7 @@ export const philox = (
   out: Uint32Array,
   at = 0,
 ): void => {
-  let [c0, c1, c2, c3] = counter;
-  let [k0, k1] = key;
+  let c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
   for (let round = 0; round < 10; round++) {
     const low0 = Math.imul(0xd2511f53, c0), high0 = multiplyHigh(0xd2511f53, c0 >>> 0);
     const low1 = Math.imul(0xcd9e8d57, c2), high1 = multiplyHigh(0xcd9e8d57, c2 >>> 0);
@@ -64,7 +63,8 @@ const words = (seed: Seed, stream: number, count: number): Uint32Array => {
   }
   const key: [number, number] = [value >>> 0, Math.floor(value / 0x100000000) >>> 0];
   const out = new Uint32Array(Math.ceil(count / 4) * 4);
-  for (let block = 0; block * 4 < count; block++) philox([block, 0, 0, stream], key, out, block * 4);
+  const counter: [number, number, number, number] = [0, 0, 0, stream];
+  for (; counter[0] * 4 < count; counter[0]++) philox(counter, key, out, counter[0] * 4);
   return out;
 };
 
@@ -98,8 +98,12 @@ export const normal = (seed: Seed, dims: readonly number[]): Tensor => {
 };
 
 /** `count` whole numbers in [0, below), each equally likely (to within below / 2⁵³). */
-export const integers = (seed: Seed, below: number, count: number): Uint32Array =>
-  Uint32Array.from(doubles(seed, STREAM.choice, count), (u) => Math.floor(u * below));
+export const integers = (seed: Seed, below: number, count: number): Uint32Array => {
+  const u = doubles(seed, STREAM.choice, count);
+  const out = new Uint32Array(count);
+  for (let i = 0; i < count; i++) out[i] = u[i] * below; // an assignment to Uint32Array rounds down
+  return out;
+};
 
 /** A random order of the items (Fisher–Yates); the argument is left alone. */
 export const shuffle = <A>(seed: Seed, items: readonly A[]): A[] => sample(seed, items, items.length);

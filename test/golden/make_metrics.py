@@ -133,7 +133,7 @@ def scores():
     for n in (6, 40):
         truth = (rng.uniform(size=n) < 0.4).astype(int)
         truth[0], truth[1] = 0, 1
-        score = f32(np.round(truth * 0.5 + rng.normal(size=n), 1))  # one digit: ties
+        score = np.round(truth * 0.5 + rng.normal(size=n), 1)  # one digit: ties
         guess = (score > 0.4).astype(int)
         cases.append({
             "truth": truth.tolist(), "scores": flat(score), "auroc": sklearn.metrics.roc_auc_score(truth, score),
@@ -145,8 +145,8 @@ def scores():
 
 
 def statistics():
-    x, y = f32(rng.normal(size=48)), None
-    y = f32(0.6 * x + rng.normal(size=48))
+    x = np.round(rng.normal(size=48), 4)
+    y = np.round(0.6 * x + rng.normal(size=48), 4)
     qs = [0, 0.1, 0.25, 0.5, 0.77, 0.95, 1]
     boot = scipy.stats.bootstrap((y,), np.mean, n_resamples=200_000, confidence_level=0.9, method="percentile", rng=1).confidence_interval
     return {
@@ -158,7 +158,15 @@ def statistics():
     }
 
 
+def patches():
+    picture, patch = f32(rng.uniform(size=(2, 3, 9, 10))), f32(rng.uniform(size=(3, 4, 5)))
+    picture[1, :, 2:6, 3:8] = f32(0.4 * patch + 0.2 + 0.05 * rng.normal(size=patch.shape))
+    region = picture[:, :, 2:6, 3:8].reshape(2, -1)
+    return {"dims": [2, 3, 9, 10], "picture": flat(picture), "patchDims": [3, 4, 5], "patch": flat(patch), "x": 3, "y": 2,
+            "expected": [scipy.stats.pearsonr(r, patch.ravel()).statistic for r in region]}
+
+
 mask = {"otsu": otsu(), "blur": blur(), "resize": resize(), "components": components()}
-metrics = {"pictures": pictures(), "frechet": frechet(), "eigen": eigen(), "wilson": wilson(), "scores": scores(), "statistics": statistics()}
+metrics = {"pictures": pictures(), "frechet": frechet(), "eigen": eigen(), "wilson": wilson(), "scores": scores(), "statistics": statistics(), "patches": patches()}
 for name, values in (("mask", mask), ("metrics", metrics)):
     (HERE / f"{name}.json").write_text(json.dumps(values) + "\n")
