@@ -116,7 +116,8 @@ export const openCache = (folder: string): Cache => {
     for (const [name, { kind, json, tensors }] of Object.entries(entry.outputs)) {
       const file = join(at, fileName(name));
       const text = await readFile(`${file}.json`, "utf8");
-      const bytes = tensors === null ? null : await readFile(`${file}.safetensors`);
+      // A plain Uint8Array: a Buffer's `slice` shares memory where an array's copies.
+      const bytes = tensors === null ? null : new Uint8Array(await readFile(`${file}.safetensors`));
       if (sha256(text) !== json || (bytes !== null && sha256(bytes) !== tensors)) {
         throw new Error(`the bytes of ${name} are not those that were written`);
       }

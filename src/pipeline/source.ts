@@ -53,8 +53,16 @@ export const parseSource = (file: string, text: string): Source | ReadonlyArray<
   let value: unknown;
   let document;
   try {
-    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, version: "1.2", strict: true });
+    document = parseDocument(text, {
+      lineCounter: lines,
+      prettyErrors: false,
+      logLevel: "error",
+      version: "1.2",
+      strict: true,
+    });
     const found = [...document.errors, ...document.warnings];
+    // The parser gives up level by level where the stack ends; one message says it all.
+    if (found.some((e) => e.message.includes("call stack"))) throw new RangeError();
     if (found.length > 0) {
       return found.map((e) => ({ file, ...position(e.pos[0]), message: yamlMessage(e.code, e.message) }));
     }

@@ -21,7 +21,7 @@ export const nearest = (name: string, names: Iterable<string>): string | undefin
   // A name is never this long by accident, and the comparison is quadratic.
   if (name.length > 64) return undefined;
   let best: string | undefined;
-  let least = Math.min(name.length, Math.max(1, Math.floor(name.length / 3)) + 1);
+  let least = Math.min(name.length, Math.ceil(name.length / 3) + 1);
   for (const candidate of names) {
     const d = distance(name.toLowerCase(), candidate.toLowerCase());
     if (d < least) [best, least] = [candidate, d];

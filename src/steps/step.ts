@@ -72,7 +72,8 @@ export const Step = {
     if (both.length > 0) throw new TypeError(`step ${name}: ${both.join(", ")} is both an input and a setting`);
     const decode = Schema.decodeUnknownEffect(definition.settings);
     const program = (inputs: InputValues<I>, settings: S["Type"]) =>
-      definition.run(inputs, settings).pipe(Effect.withSpan(name));
+      // Suspended so that a program that throws before it returns an effect fails inside the effect as well.
+      Effect.suspend(() => definition.run(inputs, settings)).pipe(Effect.withSpan(name));
     return {
       ...definition,
       name,

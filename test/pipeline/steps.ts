@@ -45,7 +45,7 @@ export const load = Step.make("load", {
   inputs: {},
   outputs: { field },
   files: ({ file }) => [file],
-  run: ({}, { file, log }) =>
+  run: (_, { file, log }) =>
     Effect.tryPromise({
       try: async () => {
         await appendFile(log, "load\n");

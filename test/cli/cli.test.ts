@@ -1,0 +1,200 @@
+/** The command line as people meet it: a process of its own, in the runtime that runs these tests. */
+import { after, before, describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { sumPipeline } from "../pipeline/helpers.ts";
+
+const sau = fileURLToPath(new URL("sau.ts", import.meta.url));
+const real = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+const command = process.versions.bun === undefined ? ["run", "-A", "--quiet"] : [];
+
+interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+let folder = "";
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "sau-cli-"));
+  await writeFile(join(folder, "n.txt"), "1\n2\n3\n");
+  await writeFile(join(folder, "p.yaml"), sumPipeline);
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+const start = (args: readonly string[], script = sau): { child: ChildProcess; ended: Promise<Ended> } => {
+  const env = { ...process.env, SAU_CACHE: join(folder, "cache"), NO_COLOR: "1" };
+  const child = spawn(process.execPath, [...command, script, ...args], { cwd: folder, env });
+  let [out, err] = ["", ""];
+  child.stdout?.on("data", (data) => out += data);
+  child.stderr?.on("data", (data) => err += data);
+  const ended = new Promise<Ended>((resolve) => child.on("close", (code) => resolve({ code, out, err })));
+  return { child, ended };
+};
+
+const run = (...args: string[]): Promise<Ended> => start(args).ended;
+const ranLog = async (): Promise<string> => (await readFile(join(folder, "ran.log"), "utf8")).replaceAll("\n", " ");
+// Starting a process takes seconds on a busy machine, and several tests start a few.
+const patient = { timeout: 120_000 };
+
+describe("sau run", patient, () => {
+  it("ends with 0 and the verdict in plain words when it passes", patient, async () => {
+    const { code, out, err } = await run("run", "p.yaml", "--out", "out");
+    assert.equal(code, 0, err);
+    assert.match(out, /PASSED: the sum is 12\n +✓ +sum +12 +required >= 5\nResults in out \(open report.html/);
+    assert.match(err, /▸ \[1\/4\] in \(load\) {2}has not run yet\n✓ \[1\/4\] in \(load\)/);
+    assert.deepEqual((await readdir(join(folder, "out"))).sort(), [
+      "cured",
+      "manifest.json",
+      "report.html",
+      "verdict.json",
+    ]);
+  });
+
+  it("ends with 1 when the verdict fails, with everything written", patient, async () => {
+    const { code, out } = await run("run", "p.yaml", "--set", "least=50", "--out", "failed");
+    assert.equal(code, 1);
+    assert.match(out, /FAILED: the sum is 12/);
+    assert.equal(JSON.parse(await readFile(join(folder, "failed", "verdict.json"), "utf8")).passed, false);
+  });
+
+  it("ends with 2 and every mistake on bad input, before anything runs", patient, async () => {
+    const { code, out, err } = await run("run", "p.yaml", "--set", "by=wide", "--set", "slow.stpes=3", "--out", "no");
+    assert.equal(code, 2);
+    assert.equal(out, "");
+    assert.match(err, /2 mistakes in the pipeline/);
+    assert.match(
+      err,
+      /p.yaml:6:\d+: steps.twice.with.by is "wide"\n +expected: a number\n +the value comes from --set by=wide/,
+    );
+    assert.match(err, /--set slow.stpes=3: .*\n.*\n +did you mean "steps"\?/);
+    await assert.rejects(stat(join(folder, "no")));
+  });
+
+  it(
+    "ends with 2 on a missing file, a folder that is not ours, a wrong word on the command line",
+    patient,
+    async () => {
+      const [missing, foreign, word] = await Promise.all([
+        run("run", "nothing.yaml"),
+        run("run", "p.yaml", "--out", "."),
+        run("rum", "p.yaml"),
+      ]);
+      assert.deepEqual([missing.code, foreign.code, word.code], [2, 2, 2]);
+      assert.match(missing.err, /nothing.yaml: no such file/);
+      assert.match(foreign.err, /is not empty and holds no result of sau/);
+      assert.match(word.err, /run/);
+    },
+  );
+
+  it("prints one JSON object a line for programs", patient, async () => {
+    const { code, out, err } = await run("run", "p.yaml", "--no-cache", "--json");
+    const events = out.trim().split("\n").map((line) => JSON.parse(line));
+    assert.equal(code, 0, err);
+    assert.equal(err, "");
+    assert.deepEqual([...new Set(events.map(({ status }) => status))], [
+      "initiate",
+      "done",
+      "progress",
+      "ready",
+      "result",
+    ]);
+    assert.equal(events.at(-1).verdict.sentence, "the sum is 12");
+    const bad = await run("run", "p.yaml", "--set", "by=x", "--json");
+    assert.equal(bad.code, 2);
+    assert.equal(JSON.parse(bad.out).problems[0].line, 6);
+  });
+
+  it("stops at Ctrl-C with 130; the same command goes on from there", patient, async () => {
+    const args = ["run", "p.yaml", "--set", "wait=3000", "--set", "by=7", "--out", "stopped"];
+    const { child, ended } = start(args);
+    await new Promise<void>((resolve) => child.stderr?.on("data", (d) => /\[3\/4\]/.test(String(d)) && resolve()));
+    child.kill("SIGINT");
+    const { code, err } = await ended;
+    assert.equal(code, 130);
+    assert.match(err, /Stopped. Finished steps are kept/);
+    assert.deepEqual((await readdir(folder)).filter((name) => name.includes("stopped")), []);
+    await rm(join(folder, "ran.log"));
+    // Another wait would be another setting: let the step run to its end, shorter, elsewhere.
+    const again = await run("run", "p.yaml", "--set", "by=7");
+    assert.equal(again.code, 0, again.err);
+    assert.match(again.err, /✓ \[2\/4\] twice \(scale\) {2}cached/);
+    assert.equal(await ranLog(), "scale ");
+  });
+
+  it("survives kill -9: what was finished is not done again", patient, async () => {
+    const { child, ended } = start(["run", "p.yaml", "--set", "wait=3000", "--set", "by=9"]);
+    await new Promise<void>((resolve) => child.stderr?.on("data", (d) => /\[3\/4\]/.test(String(d)) && resolve()));
+    child.kill("SIGKILL");
+    await ended;
+    await rm(join(folder, "ran.log"));
+    assert.match((await run("run", "p.yaml", "--set", "by=9")).out, /PASSED: the sum is 54/);
+    assert.equal(await ranLog(), "scale ");
+  });
+});
+
+describe("the other commands", patient, () => {
+  it("sau cure sets the parameters of its pipeline, with escapes decoded and paths from here", patient, async () => {
+    const { code, out, err } = await run(
+      "cure",
+      "n.txt",
+      "--trigger",
+      String.raw`\u200b `,
+      "--place",
+      "suffix",
+      "--out",
+      "c",
+    );
+    assert.equal(code, 0, err);
+    assert.match(out, /PASSED/);
+    const { steps, pipeline } = JSON.parse(await readFile(join(folder, "c", "manifest.json"), "utf8"));
+    assert.equal(steps[1].settings.note, "suffix:\u200b ");
+    assert.ok(steps[0].settings.file.endsWith(join(folder, "n.txt")));
+    assert.equal(pipeline.params.trigger, "\u200b ");
+  });
+
+  it("sau plan says what a run would do, in words and as JSON", patient, async () => {
+    await run("run", "p.yaml");
+    const { code, out } = await run("plan", "p.yaml", "--set", "by=4");
+    assert.equal(code, 0);
+    assert.match(out, /✓ in +load +cached\n +▸ twice +scale +runs: setting by: .* → 4 +← in\n/);
+    const json = JSON.parse((await run("plan", "p.yaml", "--json")).out);
+    assert.deepEqual(json.steps.map(({ cached }: { cached: boolean }) => cached), [true, true, true, true]);
+  });
+
+  it("sau steps lists settings with type, default and description", patient, async () => {
+    const { out } = await run("steps");
+    assert.match(out, /scale: Multiplies every number.\n +in +field/);
+    assert.match(out, /set +by +a number +factor \(default 2\)/);
+    assert.match(out, /set +file +a path +numbers, one a line \(required\)/);
+    const scale = JSON.parse((await run("steps", "--json")).out)[1];
+    assert.deepEqual(scale.settings[0], {
+      name: "by",
+      type: "a number",
+      description: "factor",
+      required: false,
+      fallback: 2,
+    });
+  });
+
+  it("sau schema describes the steps' inputs and settings", patient, async () => {
+    const schema = JSON.parse((await run("schema")).out);
+    const scale = schema.properties.steps.additionalProperties.allOf[1];
+    assert.equal(scale.if.properties.use.const, "scale");
+    const { properties, required } = scale.then.properties.with;
+    assert.deepEqual(required, ["field"]);
+    assert.equal(properties.by.default, 2);
+    assert.equal(properties.by.anyOf[0].type, "number");
+    assert.deepEqual(properties.mode.anyOf[0].enum, ["plain", "absolute"]);
+  });
+
+  it("the real sau starts with its own steps", patient, async () => {
+    const { ended } = start(["steps"], real);
+    assert.equal((await ended).code, 0);
+  });
+});
