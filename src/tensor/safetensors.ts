@@ -73,8 +73,8 @@ export const readTensor = (bytes: Uint8Array, header: Header, key: string): Tens
   if (bytes.length < end) {
     throw new SafetensorsError(header.file, key, `is truncated: ${key} ends at byte ${end}, ${bytes.length} are there`);
   }
-  // The slice is a copy, so it is aligned whatever the offset in the file was.
-  const data = toFloats(dtype, bytes.slice(begin, end).buffer);
+  // A copy, so it is aligned whatever the offset in the file was. (Not `slice`: that of a Buffer shares its memory.)
+  const data = toFloats(dtype, new Uint8Array(bytes.subarray(begin, end)).buffer);
   if (data === undefined) throw new SafetensorsError(header.file, key, `${key}: element type ${dtype} cannot be read`);
   return { dims, data };
 };
@@ -120,7 +120,7 @@ export const encodeAs = (header: Header, key: string, value: Tensor): Uint8Array
  * @throws SafetensorsError as `encodeAs`
  */
 export const patch = (bytes: Uint8Array, header: Header, changed: ReadonlyMap<string, Tensor>): Uint8Array => {
-  const out = bytes.slice();
+  const out = new Uint8Array(bytes);
   for (const [key, value] of changed) out.set(encodeAs(header, key, value), entryIn(header, key).begin);
   return out;
 };
