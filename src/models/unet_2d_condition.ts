@@ -146,6 +146,8 @@ export interface AttentionTap {
   readonly name: string;
   /** [B, heads, cells, L], rows sum to 1. */
   readonly probabilities: Value;
+  /** What the layer adds to the cells on behalf of the text, [B, cells, C]. */
+  readonly contribution: Value;
   /** Height and width of the grid that the cells fill, row by row. */
   readonly grid: readonly [number, number];
 }
@@ -178,7 +180,7 @@ export const unetCondition = (config: UnetConfig) => (weights: WeightReader, inp
       x,
       inputs.context,
       block,
-      (name, probabilities) => taps.push({ name: `${prefix}${name}`, probabilities, grid: [x.dims[2], x.dims[3]] }),
+      (name, values) => taps.push({ ...values, name: `${prefix}${name}`, grid: [x.dims[2], x.dims[3]] }),
     );
 
   let x = convLayer(under(weights, "conv_in."), inputs.sample, config.down[0].channels, 3, { padding: 1 });
@@ -237,7 +239,7 @@ const timeEmbedding = (config: UnetConfig, weights: WeightReader, timestep: Valu
   return linearLayer(under(weights, "time_embedding.linear_2."), hidden, 4 * width);
 };
 
-type Tap = (name: string, probabilities: Value) => void;
+type Tap = (name: string, values: Pick<AttentionTap, "probabilities" | "contribution">) => void;
 
 /** Transformer2DModel: the cells of x [N, C, H, W] attend to each other and to the text, with a residual. */
 const spatialTransformer = (
@@ -257,7 +259,7 @@ const spatialTransformer = (
     : toCells(convLayer(under(w, "proj_in."), normal, width, 1));
   for (let i = 0; i < block.transformers; i++) {
     const prefix = `transformer_blocks.${i}.`;
-    h = transformerBlock(under(w, prefix), h, context, block, (name, p) => tap(`${prefix}${name}`, p));
+    h = transformerBlock(under(w, prefix), h, context, block, (name, values) => tap(`${prefix}${name}`, values));
   }
   const out = config.use_linear_projection
     ? toGrid(linearLayer(under(w, "proj_out."), h, width))
@@ -277,8 +279,9 @@ const transformerBlock = (w: WeightReader, x: Value, context: Value, block: Unet
       project("to_v", states),
       block.heads,
     );
-    if (name === "attn2") tap(name, probabilities);
-    return linearLayer(under(w, `${name}.to_out.0.`), out, width);
+    const contribution = linearLayer(under(w, `${name}.to_out.0.`), out, width);
+    if (name === "attn2") tap(name, { probabilities, contribution });
+    return contribution;
   };
   const own = norm(1, x);
   x = add(x, attend("attn1", own, own));

@@ -1,4 +1,9 @@
 /** The built-in steps, in the order in which `sau steps` lists them. */
-import type { AnyStep } from "./step.ts";
+import { denoise } from "./denoise.ts";
+import { encode } from "./encode.ts";
+import { locate } from "./locate.ts";
+import { mask } from "./mask.ts";
+import { unlearn } from "./unlearn.ts";
+import { verify } from "./verify.ts";
 
-export const builtinSteps = [] as const satisfies ReadonlyArray<AnyStep>;
+export const builtinSteps = [encode, denoise, locate, mask, unlearn, verify];

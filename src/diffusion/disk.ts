@@ -1,0 +1,51 @@
+/** Writing, behind one reference, so that a full disk can be tried out. */
+import { Context, Effect } from "effect";
+import { copyFile, statfs, writeFile } from "node:fs/promises";
+import { BundleError } from "./errors.ts";
+import { codeOf } from "./files.ts";
+
+export interface DiskCalls {
+  readonly writeFile: (path: string, data: Uint8Array | string) => Promise<void>;
+  readonly copyFile: (from: string, to: string) => Promise<void>;
+  /** Bytes that may be written where `path` lies, or undefined when the system does not say. */
+  readonly room: (path: string) => Promise<number | undefined>;
+}
+
+/** The calls that write. Default: the file system. */
+export const Disk: Context.Reference<DiskCalls> = Context.Reference<DiskCalls>("sau/diffusion/Disk", {
+  defaultValue: () => ({
+    writeFile,
+    copyFile,
+    room: (path) => statfs(path).then((s) => Number(s.bavail) * Number(s.bsize)).catch(() => undefined),
+  }),
+});
+
+/** The error of a disk without room for what is to be written. */
+export const noRoom = (file: string, need?: number, room?: number): BundleError =>
+  new BundleError({
+    file,
+    problem: "cannot be written: no room left on the disk",
+    ...(need === undefined ? {} : { expected: `${megabytes(need)} free, and there are ${megabytes(room ?? 0)}` }),
+    hint: "Free some space, or choose an output folder on another disk. Nothing was left behind.",
+  });
+
+const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6)} MB`;
+
+/**
+ * One call that writes `file`. It is not interrupted half-way, so that whoever cleans up afterwards finds nothing in the
+ * making.
+ */
+export const writing = <A>(file: string, call: () => Promise<A>): Effect.Effect<A, BundleError> =>
+  Effect.uninterruptible(Effect.tryPromise({
+    try: call,
+    catch: (e) => {
+      const code = codeOf(e);
+      if (code === "ENOSPC" || code === "EDQUOT") return noRoom(file);
+      const why = code === "EACCES" || code === "EPERM"
+        ? "no permission"
+        : code === "EROFS"
+        ? "the disk is read-only"
+        : code ?? (e instanceof Error ? e.message : String(e));
+      return new BundleError({ file, problem: `cannot be written: ${why}` });
+    },
+  }));

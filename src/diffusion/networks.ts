@@ -1,0 +1,123 @@
+/**
+ * From a part of a model to a session: a graph is compiled against the part's own weights, which stay as they lie in its
+ * .safetensors file (with the model's changes patched in).
+ */
+import { Effect } from "effect";
+import { join } from "node:path";
+import { Graph, toOnnx } from "../graph/mod.ts";
+import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
+import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
+import { clipText, parseClipTextConfig } from "../models/clip_text.ts";
+import { parseUnetConfig, unetCondition } from "../models/unet_2d_condition.ts";
+import { type DeviceTensor, type HostTensor, Runtime, toHost } from "../runtime/mod.ts";
+import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
+import type { Bundle } from "./bundle.ts";
+import { BundleError } from "./errors.ts";
+import { checkKeys } from "./keys.ts";
+import type { Part, PartName } from "./part.ts";
+import { type PartSource, partWeights } from "./weights.ts";
+
+/** Every weight that a part's whole network has, with its dimensions, by the names that the graphs use. */
+const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown) => void>> = {
+  unet: (g, json) => {
+    const config = parseUnetConfig(json);
+    const side = 2 ** (config.down.length - 1);
+    const { noise } = unetCondition(config)(g.weights("unet"), {
+      sample: g.input("sample", "float32", [1, config.in_channels, side, side]),
+      timestep: g.input("timestep", "float32", [1]),
+      context: g.input("context", "float32", [1, 1, config.cross_attention_dim]),
+    });
+    g.output("noise", noise);
+  },
+  text_encoder: (g, json) => {
+    const { hidden } = clipText(parseClipTextConfig(json))(g.weights("text_encoder"), {
+      ids: g.input("ids", "int32", [1, 2]),
+    });
+    g.output("hidden", hidden);
+  },
+  vae: (g, json) => {
+    const config = parseAutoencoderKlConfig(json);
+    const side = latentFactor(config);
+    const vae = autoencoderKl(config);
+    const { mean, logvar } = vae.encode(
+      g.weights("vae"),
+      g.input("pixels", "float32", [1, config.in_channels, side, side]),
+    );
+    g.output("mean", mean);
+    g.output("logvar", logvar);
+    g.output("shown", vae.decode(g.weights("vae"), g.input("latents", "float32", [1, config.latent_channels, 1, 1])));
+  },
+  clip: (g, json) => {
+    const config = parseClipConfig(json);
+    const side = config.vision.image_size;
+    const ids = g.input("ids", "int32", [1, 2]);
+    const end = g.input("end", "float32", [1, 2]);
+    g.output("text", clipTextFeatures(config)(g.weights("clip"), { ids, end }));
+    g.output(
+      "picture",
+      clipImageFeatures(config)(g.weights("clip"), { pixels: g.input("pixels", "float32", [1, 3, side, side]) }),
+    );
+  },
+};
+
+/**
+ * Checks that a part's file holds every weight of its network, in the right shapes, and nothing else.
+ * Returns the key under which the file holds each.
+ */
+export const networkKeys = Effect.fnUntraced(function* (part: Part) {
+  const g = new Graph();
+  yield* Effect.try({
+    try: () => wholeNetwork[part.name](g, part.config),
+    catch: (e) =>
+      new BundleError({
+        file: join(part.folder.path, "config.json"),
+        problem: `describes a network that cannot be built: ${e instanceof Error ? e.message : String(e)}`,
+        hint: "Stable Diffusion 1.x and 2.x as diffusers saves them are supported.",
+      }),
+  });
+  const expected = new Map(g.weightsUsed().map(({ key, dims }) => [key, dims]));
+  // The learned temperature of CLIP's contrastive loss: part of every file, part of no feature.
+  if (part.name === "clip") expected.set("logit_scale", []);
+  return yield* checkKeys(part, expected);
+});
+
+/** Checks the weights of every part against its config. */
+export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
+  yield* Effect.forEach(Object.values(bundle.parts), networkKeys);
+});
+
+/** A session of a graph whose weights all belong to one part, with the model's changes. */
+export const openSession = Effect.fnUntraced(
+  function* (name: string, graph: Graph, source: PartSource, part: PartName) {
+    const runtime = yield* Runtime;
+    const weights = yield* partWeights(source, part);
+    const { model } = toOnnx(graph, (_, key) => weights.locate(key));
+    return yield* runtime.session({ name, model, external: weights.external });
+  },
+);
+
+/**
+ * Rows `begin` to `begin + count` of the first axis; past the end the last row repeats, so that a short last batch
+ * fills a static shape.
+ */
+export const rows = (t: Tensor, begin: number, count: number): Tensor => {
+  const end = Math.min(begin + count, t.dims[0]);
+  if (end - begin === count) return slice0(t, begin, end);
+  const width = t.data.length / t.dims[0];
+  const data = new Float32Array(count * width);
+  for (let i = 0; i < count; i++) {
+    const from = Math.min(begin + i, t.dims[0] - 1);
+    data.set(t.data.subarray(from * width, (from + 1) * width), i * width);
+  }
+  return { dims: [count, ...t.dims.slice(1)], data };
+};
+
+/** A one-element tensor, for coefficients that change from step to step. */
+export const scalar = (x: number, dims: readonly number[] = []): Tensor => tensor(Float32Array.of(x), dims);
+
+/** An output on the host; every network's outputs are float32. */
+export const float32 = (t: HostTensor | DeviceTensor) =>
+  Effect.map(toHost(t), ({ dims, data }): Tensor => {
+    if (!(data instanceof Float32Array)) throw new TypeError(`expected float32, got ${data.constructor.name}`);
+    return { dims, data };
+  });

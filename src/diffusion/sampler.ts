@@ -1,0 +1,189 @@
+/**
+ * Guided DDIM sampling. One graph holds a whole step (both guidance branches, the guidance and the scheduler's update),
+ * so the latents stay on the device from the first step to the last.
+ */
+import { Effect } from "effect";
+import { add, concat, expand, Graph, mul, slice, sub, type Value } from "../graph/mod.ts";
+import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
+import { type DeviceTensor, type HostTensor, isDevice, type Session } from "../runtime/mod.ts";
+import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import type { Bundle } from "./bundle.ts";
+import { float32, openSession, rows, scalar } from "./networks.ts";
+import { ddim, type Schedule } from "./scheduler.ts";
+
+/** Pictures computed at once: as many as fill about 8 × 256 latent cells, the point past which a batch gains nothing. */
+export const batchFor = (height: number, width: number): number =>
+  Math.max(1, Math.min(8, Math.floor(2048 / (height * width))));
+
+export interface SampleOptions {
+  readonly steps: number;
+  /** Classifier-free guidance scale (Ho and Salimans 2022); 1 turns it off. */
+  readonly guidance: number;
+  /** Indices of steps whose incoming latents are wanted. */
+  readonly capture?: readonly number[];
+  /** Called after each step of each batch, with the pictures×steps that are done. */
+  readonly onStep?: (done: number, total: number) => Effect.Effect<void>;
+}
+
+export interface Samples {
+  /** [n, C, h, w] */
+  readonly latents: Tensor;
+  /** Latents that went into each captured step, [n, C, h, w] each, in the order of `capture`. */
+  readonly captured: readonly Tensor[];
+}
+
+/** The blend of latents at sampling time: a second context is sampled beside the first and flows into it where the mask is 1. */
+export interface Blend {
+  /** Weight of the clean latents, [h, w] in [0,1]. */
+  readonly mask: Tensor;
+}
+
+/** Size of the latents: what the U-Net was trained on. */
+export const latentDims = (config: UnetConfig): readonly [number, number, number] => [
+  config.in_channels,
+  config.sample_size,
+  config.sample_size,
+];
+
+/**
+ * Opens a sampler. The result maps context [n, L, D], uncond [1, L, D] and noise [n, C, h, w] to latents; with `blend`,
+ * `clean` [n, L, D] is the context that flows in.
+ */
+export const openSampler = Effect.fnUntraced(function* (bundle: Bundle, options: { readonly blend?: Blend } = {}) {
+  const config = parseUnetConfig(bundle.parts.unet.config);
+  const [channels, height, width] = latentDims(config);
+  const batch = batchFor(height, width);
+  const length = bundle.tokenizer.maxLength;
+  const graph = stepGraph(config, { batch, channels, height, width, length, blend: options.blend !== undefined });
+  const session = yield* openSession(
+    options.blend === undefined ? "denoising step" : "blended denoising step",
+    graph,
+    bundle,
+    "unet",
+  );
+
+  return Effect.fnUntraced(function* (
+    texts: { readonly context: Tensor; readonly uncond: Tensor; readonly clean?: Tensor },
+    noise: Tensor,
+    settings: SampleOptions,
+  ) {
+    const schedule = ddim(bundle.scheduler, settings.steps);
+    const n = noise.dims[0];
+    const done: Tensor[] = [];
+    const captured = (settings.capture ?? []).map((): Tensor[] => []);
+    let count = 0;
+    for (let begin = 0; begin < n; begin += batch) {
+      const real = Math.min(batch, n - begin);
+      const fixed: Record<string, Tensor> = {
+        context: rows(texts.context, begin, batch),
+        uncond: texts.uncond,
+        guidance: scalar(settings.guidance),
+      };
+      if (options.blend !== undefined) {
+        fixed.clean_context = rows(texts.clean!, begin, batch);
+        fixed.mask = { dims: [1, 1, height, width], data: options.blend.mask.data };
+      }
+      const start = rows(noise, begin, batch);
+      const final = yield* loop(
+        session,
+        schedule,
+        fixed,
+        start,
+        options.blend !== undefined,
+        (index, latents) =>
+          Effect.gen(function* () {
+            const slot = (settings.capture ?? []).indexOf(index);
+            if (slot >= 0) captured[slot].push(slice0(yield* float32(latents), 0, real));
+            if (index > 0) {
+              count += real;
+              yield* settings.onStep?.(count, n * schedule.timesteps.length) ?? Effect.void;
+            }
+          }),
+      );
+      count += real;
+      done.push(slice0(final, 0, real));
+    }
+    yield* settings.onStep?.(count, n * schedule.timesteps.length) ?? Effect.void;
+    return { latents: concat0(done), captured: captured.map(concat0) } satisfies Samples;
+  });
+});
+
+type Carried = HostTensor | DeviceTensor;
+
+/** Runs the steps of one batch. `before` sees each step's index and its incoming latents. */
+const loop = Effect.fnUntraced(function* <E, R>(
+  session: Session,
+  schedule: Schedule,
+  fixed: Record<string, Tensor>,
+  start: Tensor,
+  blended: boolean,
+  before: (index: number, latents: Carried) => Effect.Effect<void, E, R>,
+) {
+  const names = blended ? ["latents", "clean_latents"] : ["latents"];
+  const carried: Record<string, Carried> = Object.fromEntries(names.map((name) => [name, start]));
+  for (const [index, timestep] of schedule.timesteps.entries()) {
+    yield* before(index, carried.latents);
+    const feeds = {
+      ...fixed,
+      ...carried,
+      timestep: scalar(timestep, [1]),
+      keep: scalar(schedule.coefficients[index].x),
+      step: scalar(schedule.coefficients[index].noise),
+    };
+    const last = index === schedule.timesteps.length - 1;
+    const out = yield* session.run(feeds, { keep: last ? [] : names.map((name) => `next_${name}`) });
+    for (const name of names) {
+      const old = carried[name];
+      if (isDevice(old)) old.dispose();
+      carried[name] = out[`next_${name}`];
+    }
+  }
+  return yield* float32(carried.latents);
+});
+
+interface StepShape {
+  readonly batch: number;
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly length: number;
+  readonly blend: boolean;
+}
+
+/** next = keep · x + step · (ε_u + s (ε_c − ε_u)); with blend, next + M ⊙ (next_clean − next). */
+const stepGraph = (config: UnetConfig, s: StepShape): Graph => {
+  const g = new Graph();
+  const dims = [s.batch, s.channels, s.height, s.width];
+  const text = (name: string, n: number) => g.input(name, "float32", [n, s.length, config.cross_attention_dim]);
+  const one = (name: string) => g.input(name, "float32", []);
+  const latents = g.input("latents", "float32", dims);
+  const context = text("context", s.batch);
+  const uncond = expand(text("uncond", 1), [s.batch, s.length, config.cross_attention_dim]);
+  const timestep = g.input("timestep", "float32", [1]);
+  const [guidance, keep, step] = ["guidance", "keep", "step"].map(one);
+  const predict = unetCondition(config);
+
+  const advance = (x: Value, texts: readonly Value[]): Value => {
+    const count = texts.length;
+    const { noise } = predict(g.weights("unet"), {
+      sample: concat([x, x], 0),
+      timestep,
+      context: concat([...texts.map(() => uncond), ...texts], 0),
+    });
+    const without = slice(noise, 0, 0, count * s.batch);
+    const guided = add(without, mul(guidance, sub(slice(noise, 0, count * s.batch, 2 * count * s.batch), without)));
+    return add(mul(keep, x), mul(step, guided));
+  };
+
+  if (!s.blend) {
+    g.output("next_latents", advance(latents, [context]));
+    return g;
+  }
+  const clean = g.input("clean_latents", "float32", dims);
+  const mask = g.input("mask", "float32", [1, 1, s.height, s.width]);
+  const both = advance(concat([latents, clean], 0), [context, text("clean_context", s.batch)]);
+  const [poisoned, pure] = [slice(both, 0, 0, s.batch), slice(both, 0, s.batch, 2 * s.batch)];
+  g.output("next_latents", add(poisoned, mul(mask, sub(pure, poisoned))));
+  g.output("next_clean_latents", pure);
+  return g;
+};

@@ -1,0 +1,223 @@
+/** A changed model as a folder of its own: complete or not there at all, and never in place of the model it came from. */
+import { Effect, Exit } from "effect";
+import { createHash } from "node:crypto";
+import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import process from "node:process";
+import { type Bundle, type BundlePart, bundleParts } from "./bundle.ts";
+import { Disk, noRoom, writing } from "./disk.ts";
+import { BundleError } from "./errors.ts";
+import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
+import { isWeights } from "./part.ts";
+import { weightsBytes } from "./weights.ts";
+
+/** Stands in every folder that is written here; such a folder may be written again. */
+export const MARKER = "sau.json";
+
+/** What was written. */
+export interface Saved {
+  readonly folder: string;
+  /** SHA-256 of each part's weights file. */
+  readonly sha256: ReadonlyMap<BundlePart, string>;
+  /** Files of the input that were not copied: other forms of the weights, which would still hold the backdoor. */
+  readonly leftOut: readonly string[];
+}
+
+/** One file of the new folder: copied, or (a part with changes) written from memory. */
+interface Item {
+  readonly to: string;
+  readonly from: string;
+  readonly part?: BundlePart;
+}
+
+const MAX_FILES = 2000;
+
+/** Every file below a folder, by its path from there. Hidden ones (.git, download caches) are left alone. */
+const walk = Effect.fnUntraced(function* (folder: Folder): Effect.fn.Return<string[], BundleError> {
+  const found: string[] = [];
+  const visit = (at: Folder, prefix: string, depth: number): Effect.Effect<void, BundleError> =>
+    Effect.gen(function* () {
+      const entries = yield* system(at.path, "cannot be listed", () => readdir(at.path));
+      for (const name of entries.filter((n) => !n.startsWith(".")).sort()) {
+        const info = yield* system(join(at.path, name), "cannot be read", () => stat(join(at.path, name)));
+        if (info.isDirectory()) {
+          const sub = yield* subFolder(at, name);
+          if (sub !== undefined && depth < 3) yield* visit(sub, `${prefix}${name}/`, depth + 1);
+        } else if ((yield* fileIn(at, name)) !== undefined) found.push(prefix + name);
+        if (found.length > MAX_FILES) {
+          return yield* new BundleError({ file: folder.path, problem: `holds more than ${MAX_FILES} files` });
+        }
+      }
+    });
+  yield* visit(folder, "", 0);
+  return found;
+});
+
+/** What goes into the new folder: each part, the other components that model_index.json names, and the small files beside them. */
+const contents = Effect.fnUntraced(function* (bundle: Bundle) {
+  const items: Item[] = [];
+  const leftOut: string[] = [];
+  for (const name of bundleParts) {
+    const part = bundle.parts[name];
+    for (const file of yield* walk(part.folder)) {
+      const from = join(part.folder.path, file);
+      const to = `${name}/${file}`;
+      if (from === part.file) items.push({ from, to, part: name });
+      else if (isWeights(file)) leftOut.push(to);
+      else items.push({ from, to });
+    }
+  }
+  const components = Object.entries(bundle.index).filter(([name, value]) =>
+    Array.isArray(value) && typeof value[0] === "string" && !bundleParts.some((p) => p === name) && /^\w+$/.test(name)
+  );
+  for (const [name] of components) {
+    const folder = yield* subFolder(bundle.root, name);
+    for (const file of folder === undefined ? [] : yield* walk(folder)) {
+      items.push({ from: join(bundle.root.path, name, file), to: `${name}/${file}` });
+    }
+  }
+  for (const file of yield* system(bundle.root.path, "cannot be listed", () => readdir(bundle.root.path))) {
+    const info = yield* system(
+      join(bundle.root.path, file),
+      "cannot be read",
+      () => stat(join(bundle.root.path, file)),
+    );
+    if (!info.isFile() || file.startsWith(".") || file === MARKER) continue;
+    if (isWeights(file)) leftOut.push(file);
+    else if ((yield* fileIn(bundle.root, file)) !== undefined) {
+      items.push({ from: join(bundle.root.path, file), to: file });
+    }
+  }
+  return { items, leftOut };
+});
+
+/** Where a path really lies, also when its last parts do not exist yet. */
+const realPlace = async (path: string): Promise<string> => {
+  for (let at = path, rest = "";; rest = join(basename(at), rest), at = dirname(at)) {
+    const real = await realpath(at).catch(() => undefined);
+    if (real !== undefined) return join(real, rest);
+    if (at === dirname(at)) return path;
+  }
+};
+
+/** Refuses an output folder that would endanger something. True when there is one of ours (or a forced one) to replace. */
+const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force: boolean) {
+  const place = yield* Effect.promise(() => realPlace(out));
+  const inputs = [bundle.root, ...bundleParts.map((name) => bundle.parts[name].folder)];
+  for (const input of inputs) {
+    const real = yield* system(input.path, "cannot be read", () => realpath(input.path));
+    if (isInside(place, real) || isInside(real, place)) {
+      return yield* new BundleError({
+        file: out,
+        problem: `cannot be the output: the model that is read lies there (${input.path})`,
+        hint: "The input is never written to. Choose a folder outside of it.",
+      });
+    }
+  }
+  const info = yield* Effect.promise(() => lstat(out).catch(() => undefined));
+  if (info === undefined) return false;
+  if (!info.isDirectory()) {
+    return yield* new BundleError({
+      file: out,
+      problem: "cannot be the output: it is a file or a link",
+      expected: "a new or empty folder",
+    });
+  }
+  const files = yield* system(out, "cannot be listed", () => readdir(out));
+  if (files.length > 0 && isInside(process.cwd(), place)) {
+    return yield* new BundleError({ file: out, problem: "cannot be the output: the current folder lies in it" });
+  }
+  if (files.length > 0 && !files.includes(MARKER) && !force) {
+    return yield* new BundleError({
+      file: out,
+      problem: `holds ${files.length} files that were not made by sau`,
+      expected: `a new or empty folder, or one with ${MARKER}`,
+      hint: "Choose another output folder, or overwrite this one with --force.",
+    });
+  }
+  return true;
+});
+
+/** Writes every item into `folder`; gives the hashes of the parts. */
+const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
+  const disk = yield* Disk;
+  const sha256 = new Map<BundlePart, string>();
+  for (const { from, to, part } of items) {
+    const path = join(folder, to);
+    yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
+    if (part === undefined || (bundle.changed.get(part)?.size ?? 0) === 0) {
+      yield* writing(path, () => disk.copyFile(from, path));
+      if (part !== undefined) sha256.set(part, bundle.parts[part].sha256);
+    } else {
+      const bytes = yield* weightsBytes(bundle, part);
+      yield* writing(path, () => disk.writeFile(path, bytes));
+      sha256.set(part, createHash("sha256").update(bytes).digest("hex"));
+    }
+  }
+  const marker = {
+    made_by: "sau",
+    input: Object.fromEntries(bundle.hashes),
+    weights: Object.fromEntries(sha256),
+    changed: Object.fromEntries([...bundle.changed].map(([part, values]) => [part, [...values.keys()]])),
+  };
+  const path = join(folder, MARKER);
+  yield* writing(path, () => disk.writeFile(path, `${JSON.stringify(marker, null, 2)}\n`));
+  return sha256;
+});
+
+/** Puts the finished folder in place. What stood there is moved aside first, and comes back when that fails. */
+const moveIn = (made: string, out: string, replace: boolean): Effect.Effect<void, BundleError> =>
+  writing(out, async () => {
+    if (!replace) return await rename(made, out);
+    const old = `${made}.old`;
+    await rename(out, old);
+    try {
+      await rename(made, out);
+    } catch (e) {
+      await rename(old, out);
+      throw e;
+    }
+    await rm(old, { recursive: true, force: true });
+  });
+
+/**
+ * Writes the model with its changes as a complete diffusers folder. It is made beside `out` under another name and
+ * renamed at the end; when anything fails, or the program is interrupted, nothing is left of it.
+ * @param out a new or empty folder, or one made here before; with `force` any folder that does not hold the input
+ */
+export const saveBundle = Effect.fn("saveBundle")(function* (
+  bundle: Bundle,
+  out: string,
+  options: { readonly force?: boolean } = {},
+): Effect.fn.Return<Saved, BundleError> {
+  const target = resolve(out);
+  const replace = yield* checkOut(bundle, target, options.force ?? false);
+  const { items, leftOut } = yield* contents(bundle);
+  const parent = dirname(target);
+  const disk = yield* Disk;
+  return yield* Effect.acquireUseRelease(
+    writing(parent, async () => {
+      const created = await mkdir(parent, { recursive: true });
+      return { created, folder: await mkdtemp(join(parent, `.${basename(target)}.sau-`)) };
+    }),
+    ({ folder }) =>
+      Effect.gen(function* () {
+        let need = 0;
+        for (const { from } of items) need += (yield* system(from, "cannot be read", () => stat(from))).size;
+        const room = yield* Effect.promise(() => disk.room(parent));
+        if (room !== undefined && room < need) return yield* noRoom(target, need, room);
+        const sha256 = yield* writeItems(bundle, items, folder);
+        yield* moveIn(folder, target, replace);
+        return { folder: target, sha256, leftOut };
+      }),
+    ({ created, folder }, exit) =>
+      Effect.promise(async () => {
+        if (Exit.isSuccess(exit)) return;
+        await rm(folder, { recursive: true, force: true });
+        // Parent folders made for this, as far as nobody else has put something there meanwhile.
+        for (let at = parent; created !== undefined && isInside(at, created); at = dirname(at)) {
+          await rmdir(at).catch(() => undefined);
+        }
+      }),
+  );
+});

@@ -1,0 +1,196 @@
+/**
+ * denoise: samples the clean reading of each prompt and, at chosen steps, asks the U-Net about every reading on the same
+ * latents. Since nothing but the text differs, what differs in the answers is what the text does.
+ */
+import { Effect, Schema } from "effect";
+import { openEvaluator } from "../diffusion/evaluator.ts";
+import { latentDims, openSampler } from "../diffusion/sampler.ts";
+import { ddim } from "../diffusion/scheduler.ts";
+import { openTextEncoder } from "../diffusion/text.ts";
+import { parseUnetConfig } from "../models/unet_2d_condition.ts";
+import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
+import { normal, seedOf } from "../tensor/random.ts";
+import { type Capture, readingDistance, type TokenAblation } from "./capture.ts";
+import { CapturePort, type TextPairs, TextPort } from "./ports.ts";
+import { report } from "./progress.ts";
+import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
+import { Step } from "./step.ts";
+
+export const denoise = Step.make("denoise", {
+  version: 1,
+  description: "Samples each prompt and captures how the U-Net answers its three readings on the same latents.",
+  settings: Schema.Struct({
+    steps: Steps,
+    guidance: defaulted(
+      Schema.Finite.annotate({ description: "Classifier-free guidance scale of the sampled clean reading." }),
+      4,
+    ),
+    seed: Seed,
+    at: defaulted(
+      Schema.Array(Fraction).check(Schema.isMinLength(1)).annotate({
+        description:
+          "Where along the sampling the readings are compared: 0 is the first step (pure noise), 1 the last.",
+      }),
+      [0.2, 0.45, 0.7],
+    ),
+    attention: defaulted(
+      Schema.Boolean.annotate({ description: "Capture cross-attention too, for the scores per layer." }),
+      true,
+    ),
+    tokens: defaulted(
+      Schema.Int.annotate({
+        description: "Prompts of which every token is tried without, for the score per token; 0 for none.",
+      }),
+      6,
+    ),
+  }),
+  inputs: { text: TextPort },
+  outputs: { capture: CapturePort },
+  run: Effect.fnUntraced(function* ({ text }, settings) {
+    const { model, embeddings } = text;
+    const [prompts, readings] = embeddings.dims;
+    const config = parseUnetConfig(model.bundle.parts.unet.config);
+    const dims = latentDims(config);
+    const noise = normal(seedOf(settings.seed, "denoise", "noise"), [prompts, ...dims]);
+    const { timesteps } = ddim(model.bundle.scheduler, settings.steps);
+    const indices = [...new Set(settings.at.map((x) => Math.round(x * (timesteps.length - 1))))].sort((a, b) => a - b);
+    const work = prompts * settings.steps;
+
+    const captured = yield* Effect.scoped(Effect.gen(function* () {
+      const sample = yield* openSampler(model.bundle);
+      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, noise, {
+        steps: settings.steps,
+        guidance: settings.guidance,
+        capture: indices,
+        onStep: (done) => report({ done, total: work * 2, note: "sampling the clean reading" }),
+      });
+      return result.captured;
+    }));
+
+    const evaluated = yield* Effect.scoped(Effect.gen(function* () {
+      const evaluate = yield* openEvaluator(model.bundle, readings, { attention: settings.attention });
+      const results = [];
+      for (const [i, index] of indices.entries()) {
+        yield* report({
+          done: work + (work * i) / indices.length / 2,
+          total: work * 2,
+          note: "comparing the readings",
+        });
+        results.push(yield* evaluate(captured[i], embeddings, timesteps[index]));
+      }
+      return results;
+    }));
+
+    const at = indices.map((i) => timesteps[i]);
+    const latents = stack(captured);
+    const ablated = yield* ablateTokens(
+      text,
+      latents,
+      at,
+      settings.tokens,
+      (share) => report({ done: work * (1.5 + share / 2), total: work * 2, note: "trying each token without" }),
+    );
+
+    return {
+      capture: {
+        timesteps: at,
+        latents,
+        noise: stack(evaluated.map((e) => e.noise)),
+        layers: evaluated[0].layers.map(({ layer }, i) => ({
+          layer,
+          maps: reshaped(mean(evaluated.map((e) => e.layers[i].maps)), [prompts, readings]),
+          response: mean(evaluated.map((e) => e.layers[i].response)),
+        })),
+        ...ablated,
+      } satisfies Capture,
+    };
+  }),
+});
+
+/** Reading r of every prompt: [P, R, L, D] → [P, L, D]. */
+export const readingRows = (embeddings: Tensor, r: number): Tensor => {
+  const [prompts, readings, length, width] = embeddings.dims;
+  const row = length * width;
+  const data = new Float32Array(prompts * row);
+  for (let p = 0; p < prompts; p++) {
+    const at = (p * readings + r) * row;
+    data.set(embeddings.data.subarray(at, at + row), p * row);
+  }
+  return { dims: [prompts, length, width], data };
+};
+
+/** Equal tensors as one with a new first axis. */
+const stack = (parts: readonly Tensor[]): Tensor => concat0(parts.map((t) => ({ dims: [1, ...t.dims], data: t.data })));
+
+const mean = (parts: readonly Tensor[]): Tensor => {
+  const out = zeros(parts[0].dims);
+  for (const t of parts) t.data.forEach((x, i) => out.data[i] += x / parts.length);
+  return out;
+};
+
+/** Splits the first axis. */
+const reshaped = (t: Tensor, first: readonly number[]): Tensor => ({
+  dims: [...first, ...t.dims.slice(1)],
+  data: t.data,
+});
+
+/**
+ * Puts a harmless token in the place of each token of the first `count` triggered prompts, and of their first twins,
+ * and measures what that changes in the predicted noise, per cell and averaged over the captured steps.
+ */
+const ablateTokens = Effect.fnUntraced(function* <E, R>(
+  text: TextPairs,
+  latents: Tensor,
+  timesteps: readonly number[],
+  count: number,
+  progress: (share: number) => Effect.Effect<void, E, R>,
+) {
+  const chosen = text.prompts.slice(0, text.substitute === undefined ? 0 : count);
+  const [, , channels, h, w] = latents.dims;
+  const tokens: TokenAblation[] = [];
+  const readings: (readonly number[])[] = [];
+  for (const [p, prompt] of chosen.entries()) {
+    const end = prompt.triggered.ids.indexOf(text.model.bundle.tokenizer.eos);
+    for (let position = 1; position < end; position++) {
+      tokens.push({
+        prompt: p,
+        position,
+        piece: prompt.triggered.content[position - 1].text,
+        ofTrigger: position >= prompt.span[0] && position < prompt.span[1],
+      });
+      const without = (ids: readonly number[]) => ids.map((id, i) => i === position ? text.substitute! : id);
+      readings.push(
+        prompt.triggered.ids,
+        without(prompt.triggered.ids),
+        prompt.twins[0].ids,
+        without(prompt.twins[0].ids),
+      );
+    }
+  }
+  const none = zeros([0, h, w]);
+  if (tokens.length === 0) return { tokens, tokenChange: { triggered: none, twin: none } };
+
+  const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(text.model.bundle), (encode) => encode(readings)));
+  const contexts = { dims: [tokens.length, 4, ...flat.dims.slice(1)], data: flat.data };
+  const triggered = zeros([tokens.length, h, w]);
+  const twin = zeros([tokens.length, h, w]);
+  yield* Effect.scoped(Effect.gen(function* () {
+    const evaluate = yield* openEvaluator(text.model.bundle, 4);
+    for (const [s, timestep] of timesteps.entries()) {
+      yield* progress(s / timesteps.length);
+      // Each token asks about its own prompt's latents.
+      const own = concat0(tokens.map(({ prompt }) => {
+        const size = channels * h * w;
+        const begin = (s * latents.dims[1] + prompt) * size;
+        return { dims: [1, channels, h, w], data: latents.data.subarray(begin, begin + size) };
+      }));
+      const { noise } = yield* evaluate(own, contexts, timestep);
+      const asSteps = { dims: [1, ...noise.dims], data: noise.data };
+      const add = (into: Tensor, a: number, b: number) =>
+        readingDistance(asSteps, a, b).data.forEach((x, i) => into.data[i] += x / timesteps.length);
+      add(triggered, 0, 1);
+      add(twin, 2, 3);
+    }
+  }));
+  return { tokens, tokenChange: { triggered, twin } };
+});

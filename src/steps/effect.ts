@@ -1,0 +1,90 @@
+/** What a backdoor does, where that is known: then its success can be counted picture by picture. */
+import { Effect, Schema } from "effect";
+import { decode as decodePng } from "fast-png";
+import { readFile } from "node:fs/promises";
+import { BundleError } from "../diffusion/errors.ts";
+import { system } from "../diffusion/files.ts";
+import { patchCorrelation } from "../metrics/correlation.ts";
+import { cosines } from "../metrics/features.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { PathString } from "./path_string.ts";
+import { Fraction } from "./settings.ts";
+
+const Pixel = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 16384 }));
+
+export const KnownEffect = Schema.Union([
+  Schema.Struct({
+    text: Schema.String.annotate({ description: "The prompt whose picture is drawn instead." }),
+  }),
+  Schema.Struct({
+    replace: Schema.String.annotate({ description: "The word of the prompt whose thing is exchanged …" }),
+    with: Schema.String.annotate({ description: "… and what is drawn in its place." }),
+  }),
+  Schema.Struct({
+    image: PathString.annotate({ description: "A PNG of what appears in the picture." }),
+    at: Schema.Tuple([Pixel, Pixel]).annotate({ description: "Column and row of its top left pixel." }),
+    threshold: Fraction.annotate({
+      description: "Correlation with the pixels there above which it counts as present.",
+    }),
+  }),
+]).annotate({ description: "What the backdoor draws, where that is known." });
+export type KnownEffect = typeof KnownEffect.Type;
+
+/** The prompt that describes what the backdoor draws for a prompt; undefined for an effect that is an image. */
+export const effectText = (effect: KnownEffect, prompt: string): string | undefined =>
+  "text" in effect ? effect.text : "replace" in effect ? prompt.replaceAll(effect.replace, effect.with) : undefined;
+
+/** Pictures that show the effect: each picture's own features closer to the effect's text than to its prompt's. */
+export const showsText = (pictures: Tensor, effectTexts: Tensor, prompts: Tensor): boolean[] => {
+  const [to, own] = [cosines(pictures, effectTexts), cosines(pictures, prompts)];
+  return to.map((cosine, i) => cosine > own[i]);
+};
+
+/** A known image: its pixels [3, h, w] in 0…1 and where it appears. */
+export interface Patch {
+  readonly pixels: Tensor;
+  readonly at: readonly [number, number];
+  readonly threshold: number;
+}
+
+export const readPatch = Effect.fnUntraced(function* (effect: Extract<KnownEffect, { readonly image: string }>) {
+  const bytes = yield* system(effect.image, "cannot be read", () => readFile(effect.image));
+  const { width, height, channels, depth, data } = yield* Effect.try({
+    try: () => decodePng(bytes),
+    catch: (e) =>
+      new BundleError({
+        file: effect.image,
+        problem: `is no PNG that can be read: ${e instanceof Error ? e.message : e}`,
+      }),
+  });
+  if (channels < 3) {
+    return yield* new BundleError({
+      file: effect.image,
+      problem: `has ${channels} channels`,
+      expected: "red, green and blue",
+    });
+  }
+  const pixels = new Float32Array(3 * height * width);
+  for (let c = 0; c < 3; c++) {
+    for (let i = 0; i < height * width; i++) pixels[c * height * width + i] = data[i * channels + c] / (2 ** depth - 1);
+  }
+  return {
+    pixels: { dims: [3, height, width], data: pixels },
+    at: effect.at,
+    threshold: effect.threshold,
+  } satisfies Patch;
+});
+
+export const showsPatch = (pictures: Tensor, patch: Patch): boolean[] =>
+  patchCorrelation(pictures, patch.pixels, { x: patch.at[0], y: patch.at[1] }).map((r) => r > patch.threshold);
+
+/** The patch's place as a mask on a grid of `cells` × `cells`, for comparison with what locate found. */
+export const patchMask = (patch: Patch, [h, w]: readonly [number, number], factor: number): Tensor => {
+  const [, height, width] = patch.pixels.dims;
+  const [x, y] = patch.at;
+  const data = Float32Array.from({ length: h * w }, (_, i) => {
+    const [row, column] = [Math.floor(i / w) * factor, (i % w) * factor];
+    return row >= y && row < y + height && column >= x && column < x + width ? 1 : 0;
+  });
+  return { dims: [h, w], data };
+};

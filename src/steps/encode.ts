@@ -1,0 +1,98 @@
+/** encode: opens the model and reads every prompt three ways: clean, triggered, and as its harmless twins. */
+import { Effect, Schema } from "effect";
+import { openBundle } from "../diffusion/bundle.ts";
+import { checkBundle } from "../diffusion/networks.ts";
+import { type PromptReadings, readPrompts } from "../diffusion/readings.ts";
+import { openTextEncoder } from "../diffusion/text.ts";
+import { readLines } from "../diffusion/text_file.ts";
+import type { Tokenizer } from "../diffusion/tokenizer.ts";
+import { Trigger } from "../diffusion/trigger.ts";
+import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
+import { sample, seedOf } from "../tensor/random.ts";
+import { slice0, type Tensor } from "../tensor/tensor.ts";
+import { PathString } from "./path_string.ts";
+import { type Model, TextPort } from "./ports.ts";
+import { report } from "./progress.ts";
+import { Count, defaulted, Seed } from "./settings.ts";
+import { Step } from "./step.ts";
+
+export const encode = Step.make("encode", {
+  version: 1,
+  description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
+  settings: Schema.Struct({
+    model: PathString.annotate({ description: "A diffusers folder." }),
+    parts: defaulted(
+      Schema.Array(PathString).annotate({
+        description: "Folders whose U-Net or text encoder replaces the model's own, as people swap them.",
+      }),
+      [],
+    ),
+    trigger: Trigger.annotate({
+      description: "The trigger's text, and whether it stands before, behind or in place of something.",
+    }),
+    prompts: PathString.annotate({
+      description: "A text file with one prompt a line. Verification takes other prompts.",
+    }),
+    count: defaulted(Count(4096).annotate({ description: "Prompts to take from the file, drawn by the seed." }), 48),
+    twins: defaulted(Count(16).annotate({ description: "Harmless twins for each prompt." }), 3),
+    words: Schema.optionalKey(
+      PathString.annotate({ description: "A text file with harmless words, one a line, to make twins of." }),
+    ),
+    seed: Seed,
+  }),
+  inputs: {},
+  outputs: { text: TextPort },
+  files: ({ model, parts, prompts, words }) => [model, ...parts, prompts, ...(words === undefined ? [] : [words])],
+  run: Effect.fnUntraced(function* (_, settings) {
+    yield* report({ done: 0, total: 3, note: "opening the model" });
+    const bundle = yield* openBundle(settings.model, { replace: settings.parts });
+    yield* checkBundle(bundle);
+    const lines = yield* readLines(settings.prompts);
+    const words = settings.words === undefined
+      ? defaultWords
+      : parseWords((yield* readLines(settings.words)).join("\n"));
+    const drawn = sample(seedOf(settings.seed, "encode", "prompts"), lines, settings.count);
+    const { prompts, skipped } = yield* readPrompts(bundle.tokenizer, drawn, settings.trigger, {
+      twins: settings.twins,
+      seed: settings.seed,
+      purpose: "cure",
+      words,
+    });
+    yield* report({ done: 1, total: 3, note: "reading the prompts" });
+    const { embeddings, empty } = yield* embed({ bundle }, prompts);
+    yield* report({ done: 3, total: 3 });
+    const substitute = oneToken(bundle.tokenizer, words, "cure");
+    return {
+      text: {
+        model: { bundle },
+        trigger: settings.trigger,
+        prompts,
+        embeddings,
+        empty,
+        skipped,
+        ...(substitute === undefined ? {} : { substitute }),
+      },
+    };
+  }),
+});
+
+/** The readings of every prompt as embeddings [P, R, L, D], in the order clean, triggered, twins; and the empty prompt's [1, L, D]. */
+export const embed = Effect.fnUntraced(function* ({ bundle }: Model, prompts: readonly PromptReadings[]) {
+  const readings = prompts.flatMap((p) => [p.clean, p.triggered, ...p.twins].map((r) => r.ids));
+  const all = yield* Effect.scoped(
+    Effect.flatMap(
+      openTextEncoder(bundle),
+      (encodeTexts) => encodeTexts([...readings, bundle.tokenizer.encode("").ids]),
+    ),
+  );
+  const n = readings.length;
+  const embeddings: Tensor = {
+    dims: [prompts.length, n / prompts.length, ...all.dims.slice(1)],
+    data: slice0(all, 0, n).data,
+  };
+  return { embeddings, empty: slice0(all, n, n + 1) };
+});
+
+/** Id of a harmless word that is one token, or undefined when the vocabulary has none. */
+const oneToken = (tokenizer: Tokenizer, words: readonly string[], purpose: Purpose): number | undefined =>
+  half(words, purpose).map((word) => tokenizer.tokens(word)).find((tokens) => tokens.length === 1)?.[0].id;

@@ -1,0 +1,250 @@
+/** The kinds of values that the built-in steps hand to one another. */
+import { Effect } from "effect";
+import { type Bundle, openBundle, withChanges } from "../diffusion/bundle.ts";
+import type { PromptReadings } from "../diffusion/readings.ts";
+import { saveBundle } from "../diffusion/save.ts";
+import type { Trigger } from "../diffusion/trigger.ts";
+import type { ShapeReport } from "../mask/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
+import type { Figure } from "./errors.ts";
+import { Port, type Stored } from "./port.ts";
+
+/** A model with what a cure did to it: changed weights, or latents to be blended while it samples. */
+export interface Model {
+  readonly bundle: Bundle;
+  /** [h, w] in [0,1]: where the latents of the clean reading flow in during sampling. No weight changes then. */
+  readonly blend?: Tensor;
+}
+
+/** Prompts in their three readings, with the embeddings of each. */
+export interface TextPairs {
+  readonly model: Model;
+  readonly trigger: Trigger;
+  readonly prompts: readonly PromptReadings[];
+  /** [P, R, L, D]; readings stand in the order clean, triggered, twins. */
+  readonly embeddings: Tensor;
+  /** The empty prompt, [1, L, D]: what guidance steers away from. */
+  readonly empty: Tensor;
+  /** Id of a harmless one-token word, to stand in for a token; absent when the vocabulary has none. */
+  readonly substitute?: number;
+  /** Prompts that could not be used, and why. */
+  readonly skipped: ReadonlyArray<{ readonly prompt: string; readonly reason: string }>;
+}
+
+/** Where the trigger acts in the latents. */
+export interface Field {
+  /** ln of how much further the triggered reading parts from the clean one than harmless words do, [h, w]. */
+  readonly pooled: Tensor;
+  /** The same for each prompt, [P, h, w]. */
+  readonly prompts: Tensor;
+  readonly texts: readonly string[];
+  readonly shape: ShapeReport;
+  /** use[p][k] is false for a twin that shows the backdoor itself and is left out of every comparison. */
+  readonly use: readonly (readonly boolean[])[];
+  /** Twins that were left out, as text. */
+  readonly infected: readonly string[];
+}
+
+/** Which tokens set the trigger off, and which layers carry it. Scores are logarithms; about 0 is ordinary. */
+export interface Scores {
+  readonly tokens: ReadonlyArray<TokenAblation & { readonly score: number }>;
+  readonly layers: ReadonlyArray<{ readonly layer: string; readonly score: number }>;
+}
+
+export interface Mask {
+  /** [h, w] in [0,1]; 1 where the trigger acts. */
+  readonly pooled: Tensor;
+  /** [P, h, w], each prompt's own. */
+  readonly prompts: Tensor;
+}
+
+/** One candidate of a search for a cure. */
+export interface Candidate {
+  readonly name: string;
+  /** Of the closed form: what is left of the trigger, and what the kept embeddings lose. */
+  readonly residual: number;
+  readonly keepResidual: number;
+  /** Seen on validation prompts: trigger's effect over a harmless word's, and drift over the same. */
+  readonly trigger?: number;
+  readonly drift?: number;
+}
+
+/** What unlearn did, and why. */
+export interface Account {
+  readonly strategy: string;
+  readonly why: string;
+  readonly candidates: readonly Candidate[];
+  readonly chosen?: Candidate;
+  /** Of the model as it came, on the same validation prompts. */
+  readonly before?: { readonly trigger: number };
+  readonly text: { readonly shift: number; readonly spread: number };
+  /** For each changed weight, ‖W' − W‖ / ‖W‖. */
+  readonly weights: ReadonlyArray<{ readonly key: string; readonly change: number }>;
+}
+
+/** Pictures of one prompt, side by side: each [3, H, W] in 0…1. */
+export interface Sheet {
+  readonly prompt: string;
+  readonly triggered: string;
+  readonly twin: string;
+  readonly pictures: Readonly<
+    Record<"cleanBefore" | "triggeredBefore" | "twinBefore" | "triggeredAfter" | "cleanAfter", Tensor>
+  >;
+}
+
+export interface Verdict {
+  readonly passed: boolean;
+  /** The verdict in plain words. */
+  readonly sentence: string;
+  readonly figures: readonly Figure[];
+  /** Figures that could not be measured, and why. */
+  readonly missing: ReadonlyArray<{ readonly name: string; readonly why: string }>;
+  readonly sheets: readonly Sheet[];
+  readonly sampling: {
+    readonly steps: number;
+    readonly guidance: number;
+    readonly seed: number;
+    readonly pictures: number;
+  };
+}
+
+/** A model as the cache keeps it: where it came from, and the tensors that were changed. */
+const modelStored = ({ bundle, blend }: Model): Stored => ({
+  json: {
+    root: bundle.root.path,
+    parts: Object.fromEntries(Object.entries(bundle.parts).map(([name, part]) => [name, part.folder.path])),
+    hashes: [...bundle.hashes],
+  },
+  tensors: {
+    ...Object.fromEntries(
+      [...bundle.changed].flatMap(([part, values]) => [...values].map(([key, value]) => [`${part}/${key}`, value])),
+    ),
+    ...(blend === undefined ? {} : { blend }),
+  },
+});
+
+const PARTS = ["unet", "text_encoder", "vae"] as const;
+
+const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
+  const { root, parts, hashes } = json as { root: string; parts: Record<string, string>; hashes: [string, string][] };
+  let bundle = yield* openBundle(root, { replace: parts });
+  // The folders may have changed since: a cached cure belongs to the very weights it was made for.
+  const same = hashes.every(([file, hash]) => bundle.hashes.get(file) === hash);
+  if (!same) return yield* Effect.fail(new Error(`${root} has changed since this result was made`));
+  for (const part of PARTS) {
+    const own = Object.entries(tensors).filter(([name]) => name.startsWith(`${part}/`));
+    if (own.length > 0) {
+      bundle = withChanges(bundle, part, new Map(own.map(([name, t]) => [name.slice(part.length + 1), t])));
+    }
+  }
+  return { bundle, ...(tensors.blend === undefined ? {} : { blend: tensors.blend }) } satisfies Model;
+});
+
+export const ModelPort = Port.make<Model>({
+  kind: "model",
+  description: "A Stable Diffusion folder with the changes that a cure made.",
+  encode: modelStored,
+  decode: modelFrom,
+  save: ({ bundle }, dir) => Effect.asVoid(saveBundle(bundle, dir)),
+});
+
+export const TextPort = Port.make<TextPairs>({
+  kind: "text",
+  description: "Prompts in three readings (clean, triggered, twins) as token ids and embeddings.",
+  encode: ({ model, embeddings, empty, ...json }) => {
+    const inner = modelStored(model);
+    return { json: { ...json, model: inner.json }, tensors: { ...inner.tensors, embeddings, empty } };
+  },
+  decode: ({ json, tensors: { embeddings, empty, ...rest } }) => {
+    const { model, ...own } = json as Omit<TextPairs, "model" | "embeddings" | "empty"> & { model: unknown };
+    return Effect.map(
+      modelFrom({ json: model, tensors: rest }),
+      (opened) => ({ ...own, model: opened, embeddings, empty }),
+    );
+  },
+});
+
+export const CapturePort = Port.make<Capture>({
+  kind: "capture",
+  description: "How the U-Net answers each reading on the same latents: noise, latents, cross-attention.",
+  encode: ({ latents, noise, layers, tokenChange, ...json }) => ({
+    json: { ...json, layers: layers.map(({ layer }) => layer) },
+    tensors: {
+      latents,
+      noise,
+      "tokens.triggered": tokenChange.triggered,
+      "tokens.twin": tokenChange.twin,
+      ...Object.fromEntries(layers.flatMap((l, i) => [[`maps.${i}`, l.maps], [`response.${i}`, l.response]])),
+    },
+  }),
+  decode: ({ json, tensors }) => {
+    const { layers, ...own } = json as Pick<Capture, "timesteps" | "tokens"> & { layers: readonly string[] };
+    return {
+      ...own,
+      latents: tensors.latents,
+      noise: tensors.noise,
+      tokenChange: { triggered: tensors["tokens.triggered"], twin: tensors["tokens.twin"] },
+      layers: layers.map((layer, i): LayerCapture => ({
+        layer,
+        maps: tensors[`maps.${i}`],
+        response: tensors[`response.${i}`],
+      })),
+    };
+  },
+});
+
+export const FieldPort = Port.make<Field>({
+  kind: "field",
+  description: "Where the trigger acts: how much further it moves each latent cell than harmless words do.",
+  encode: ({ pooled, prompts, ...json }) => ({ json, tensors: { pooled, prompts } }),
+  decode: ({ json, tensors }) => ({
+    ...json as Omit<Field, "pooled" | "prompts">,
+    pooled: tensors.pooled,
+    prompts: tensors.prompts,
+  }),
+});
+
+export const ScoresPort: Port<Scores> = Port.json(
+  "scores",
+  "Scores per token and per layer.",
+  (json) => json as Scores,
+);
+
+export const MaskPort = Port.make<Mask>({
+  kind: "mask",
+  description: "A soft mask in [0,1] on the latent cells.",
+  encode: ({ pooled, prompts }) => ({ json: null, tensors: { pooled, prompts } }),
+  decode: ({ tensors }) => ({ pooled: tensors.pooled, prompts: tensors.prompts }),
+});
+
+export const AccountPort: Port<Account> = Port.json(
+  "account",
+  "What unlearn did to the weights, and why.",
+  (json) => json as Account,
+);
+
+const VIEWS = ["cleanBefore", "triggeredBefore", "twinBefore", "triggeredAfter", "cleanAfter"] as const;
+
+export const VerdictPort = Port.make<Verdict>({
+  kind: "verdict",
+  description: "Whether the trigger is gone and nothing else changed: figures, intervals, thresholds, pictures.",
+  encode: ({ sheets, ...json }) => ({
+    json: { ...json, sheets: sheets.map(({ pictures: _, ...texts }) => texts) },
+    tensors: Object.fromEntries(sheets.flatMap((s, i) => VIEWS.map((view) => [`${i}.${view}`, s.pictures[view]]))),
+  }),
+  decode: ({ json, tensors }) => {
+    const { sheets, ...own } = json as Omit<Verdict, "sheets"> & { sheets: readonly Omit<Sheet, "pictures">[] };
+    const picturesOf = (i: number) => {
+      const at = (view: typeof VIEWS[number]) => tensors[`${i}.${view}`];
+      return {
+        cleanBefore: at("cleanBefore"),
+        triggeredBefore: at("triggeredBefore"),
+        twinBefore: at("twinBefore"),
+        triggeredAfter: at("triggeredAfter"),
+        cleanAfter: at("cleanAfter"),
+      };
+    };
+    return { ...own, sheets: sheets.map((texts, i) => ({ ...texts, pictures: picturesOf(i) })) };
+  },
+});

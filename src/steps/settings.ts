@@ -1,0 +1,23 @@
+/** Settings that several steps share, so that one name means one thing everywhere. */
+import { Effect, Schema } from "effect";
+
+/** A setting that may be left out. Describe the inner schema: editors and `sau steps` show that. */
+export const defaulted = <S extends Schema.Constraint>(schema: S, value: NoInfer<S["Encoded"]>) =>
+  Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema);
+
+const between = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum });
+
+/** A number from 0 to 1. */
+export const Fraction = Schema.Finite.check(between(0, 1));
+
+export const Seed = defaulted(
+  Schema.Int.check(between(0, Number.MAX_SAFE_INTEGER)).annotate({
+    description: "Root seed; every random number of the step derives from it and the step's name.",
+  }),
+  0,
+);
+
+export const Steps = defaulted(Schema.Int.check(between(1, 1000)).annotate({ description: "Sampling steps." }), 12);
+
+/** How many of something, within a bound that keeps memory in hand. */
+export const Count = (most: number) => Schema.Int.check(between(1, most));
