@@ -114,7 +114,8 @@ describe("sau run", patient, () => {
     const args = ["run", "p.yaml", "--set", "wait=3000", "--set", "by=7", "--out", "stopped"];
     const { child, ended } = start(args);
     await new Promise<void>((resolve) => child.stderr?.on("data", (d) => /\[3\/4\]/.test(String(d)) && resolve()));
-    child.kill("SIGINT");
+    // Not child.kill: under Deno the exit code is lost with it.
+    process.kill(child.pid ?? 0, "SIGINT");
     const { code, err } = await ended;
     assert.equal(code, 130);
     assert.match(err, /Stopped. Finished steps are kept/);
