@@ -1,0 +1,149 @@
+"""How long one U-Net evaluation and one guided sampling take, against diffusers in PyTorch on the same machine.
+
+    python bench/unet.py                          # examples/mini-sd, every backend that this machine has
+    python bench/unet.py --model DIR --rounds 31 --runner "bun"
+
+PyTorch and each backend run the same inputs in turn, once each a round, in an order that reverses every round, so that
+whatever else the machine does falls on all of them alike. Figures are medians of --rounds; the ratio is to PyTorch, below 1
+is faster. A backend that strays from PyTorch's values by more than 1e-4 is an error, not a figure. Native code is measured
+where onnxruntime-node is installed (SAU_MODULES may name the folder). Requirements: examples/mini-sd/recipe's.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import statistics
+import subprocess
+import tempfile
+import time
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+LIMIT = 1e-4
+
+
+class Worker:
+    """bench/unet.ts on one backend, asked over its standard input."""
+
+    def __init__(self, runner, device, model):
+        command = [*shlex.split(runner), str(HERE / "unet.ts"), device, str(model)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent
+        )
+
+    def ask(self, **request):
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.stderr.read().strip())
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def sample(unet, scheduler, texts, uncond, latents, steps, guidance):
+    """Guided DDIM sampling as StableDiffusionPipeline does it."""
+    scheduler.set_timesteps(steps)
+    context = torch.cat([uncond.expand_as(texts), texts])
+    for t in scheduler.timesteps:
+        without, with_text = unet(torch.cat([latents] * 2), t, context).sample.chunk(2)
+        latents = scheduler.step(without + guidance * (with_text - without), t, latents).prev_sample
+    return latents
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path, default=HERE.parent / "examples/mini-sd/base", help="diffusers folder")
+    parser.add_argument("--devices", nargs="+", default=["wasm", "native"], help="backends, as for sau --device")
+    parser.add_argument("--runner", default="npx -y deno@2.9.6 run -A", help="command that runs a TypeScript file")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 16])
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="PyTorch's threads")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--pictures", type=int, default=8, help="pictures in one sampling run")
+    a = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(a.threads)
+
+    unet = UNet2DConditionModel.from_pretrained(a.model / "unet", torch_dtype=torch.float32).eval()
+    scheduler = DDIMScheduler.from_pretrained(a.model / "scheduler")
+    c = unet.config
+    side, width = c.sample_size, c.cross_attention_dim
+    length = json.loads((a.model / "text_encoder/config.json").read_text())["max_position_embeddings"]
+    normal = lambda seed, *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+    tensors = {"timestep": torch.tensor([501.0])}
+    for batch in a.batches:
+        inputs = {"sample": normal(batch, batch, c.in_channels, side, side), "context": normal(batch + 1, batch, length, width)}
+        inputs["noise"] = unet(inputs["sample"], tensors["timestep"], inputs["context"]).sample
+        tensors |= {f"{key}.{batch}": value for key, value in inputs.items()}
+    tensors |= {
+        "texts": normal(91, a.pictures, length, width),
+        "uncond": normal(92, 1, length, width),
+        "start": normal(93, a.pictures, c.in_channels, side, side),
+    }
+    draw = lambda: sample(unet, scheduler, tensors["texts"], tensors["uncond"], tensors["start"], a.steps, a.guidance)
+    tensors["final"] = draw()
+
+    def torch_run(request):
+        begin = time.perf_counter()
+        if request["do"] == "sample":
+            draw()
+        else:
+            batch = request["batch"]
+            unet(tensors[f"sample.{batch}"], tensors["timestep"], tensors[f"context.{batch}"])
+        return 1000 * (time.perf_counter() - begin)
+
+    runners = {"PyTorch": torch_run}
+    workers = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "inputs.safetensors"
+        metadata = {"batches": " ".join(map(str, a.batches)), "steps": str(a.steps), "guidance": str(a.guidance)}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata=metadata)
+        for device in a.devices:
+            worker = Worker(a.runner, device, a.model.resolve())
+            workers.append(worker)
+            try:
+                ready = worker.ask(do="prepare", file=str(file))
+            except RuntimeError as error:
+                print(f"{device}: not measured. {str(error)[-400:]}\n")
+                continue
+            strays = {what: e for what, e in ready["errors"].items() if not e <= LIMIT}
+            if strays:
+                raise SystemExit(f"{device} strays from PyTorch by {strays}; {LIMIT} is allowed")
+            print(f"{device}: agrees with PyTorch to {max(ready['errors'].values()):.0e}")
+            runners[device] = lambda request, worker=worker: worker.ask(**request)["ms"]
+
+    works = {f"U-Net, batch {batch}": {"do": "unet", "batch": batch} for batch in a.batches}
+    works[f"{a.pictures} pictures, {a.steps} steps, guided"] = {"do": "sample"}
+    print(f"\nPyTorch {torch.__version__}, {a.threads} threads; medians of {a.rounds} rounds (a third of them for sampling)")
+    print(f"{'':34}" + "".join(f"{name:>22}" for name in runners))
+    for name, request in works.items():
+        rounds = a.rounds if request["do"] == "unet" else max(3, a.rounds // 3)
+        times = {name: [] for name in runners}
+        for i in range(-1, rounds):
+            for runner in list(runners)[:: 1 if i % 2 else -1]:
+                ms = runners[runner](request)
+                if i >= 0:
+                    times[runner].append(ms)
+        middle = {runner: statistics.median(values) for runner, values in times.items()}
+        cells = [f"{middle[r]:.1f} ms" + ("" if r == "PyTorch" else f" ({middle[r] / middle['PyTorch']:.2f}×)") for r in runners]
+        print(f"{name:34}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+    for worker in workers:
+        worker.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+/**
+ * Our side of bench/unet.py: reads requests, one JSON a line, runs each once and answers with the milliseconds it took.
+ *
+ *     deno run -A bench/unet.ts wasm examples/mini-sd/base
+ *
+ * {"do":"prepare","file":F} loads the inputs and expected noise of F, opens every session and answers how far from
+ * PyTorch each batch is; {"do":"unet","batch":2} is one U-Net evaluation; {"do":"sample"} is a guided sampling run.
+ */
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import process from "node:process";
+import { Effect, Schema } from "effect";
+import { openBundle } from "../src/diffusion/bundle.ts";
+import { float32, openSession } from "../src/diffusion/networks.ts";
+import { openSampler } from "../src/diffusion/sampler.ts";
+import { Graph } from "../src/graph/mod.ts";
+import { parseUnetConfig, unetCondition } from "../src/models/unet_2d_condition.ts";
+import { Device, Runtime } from "../src/runtime/mod.ts";
+import { parseHeader, readTensor } from "../src/tensor/safetensors.ts";
+import type { Tensor } from "../src/tensor/tensor.ts";
+
+const Request = Schema.Union([
+  Schema.Struct({ do: Schema.Literal("prepare"), file: Schema.String }),
+  Schema.Struct({ do: Schema.Literal("unet"), batch: Schema.Int }),
+  Schema.Struct({ do: Schema.Literal("sample") }),
+]);
+
+const relativeError = (a: Tensor, b: Tensor): number => {
+  let [apart, largest] = [0, 0];
+  b.data.forEach((want, i) => {
+    apart = Math.max(apart, Math.abs(a.data[i] - want));
+    largest = Math.max(largest, Math.abs(want));
+  });
+  return apart / largest;
+};
+
+const answer = (value: unknown) => Effect.sync(() => process.stdout.write(JSON.stringify(value) + "\n"));
+
+const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
+  const bytes = new Uint8Array(readFileSync(file));
+  const header = parseHeader(bytes, bytes.length, file);
+  const read = (key: string) => readTensor(bytes, header, key);
+  const runtime = yield* Runtime;
+  const bundle = yield* openBundle(folder);
+  const config = parseUnetConfig(bundle.parts.unet.config);
+  const batches = header.metadata.batches.split(" ").map(Number);
+
+  const errors: Record<string, number> = {};
+  const evaluations = new Map<number, Effect.Effect<void, unknown>>();
+  for (const batch of batches) {
+    const feeds = { sample: read(`sample.${batch}`), timestep: read("timestep"), context: read(`context.${batch}`) };
+    const g = new Graph();
+    const input = (name: keyof typeof feeds) => g.input(name, "float32", feeds[name].dims);
+    const { noise } = unetCondition(config)(g.weights("unet"), {
+      sample: input("sample"),
+      timestep: input("timestep"),
+      context: input("context"),
+    });
+    g.output("noise", noise);
+    const session = yield* openSession(`U-Net, batch ${batch}`, g, bundle, "unet");
+    const { noise: got } = yield* session.run(feeds);
+    errors[`unet ${batch}`] = relativeError(yield* float32(got), read(`noise.${batch}`));
+    evaluations.set(batch, session.run(feeds));
+  }
+  const draw = yield* openSampler(bundle);
+  const texts = { context: read("texts"), uncond: read("uncond") };
+  const { steps, guidance } = header.metadata;
+  const sample = draw(texts, read("start"), { steps: Number(steps), guidance: Number(guidance) });
+  errors.sample = relativeError((yield* sample).latents, read("final"));
+
+  yield* answer({ device: runtime.report, errors });
+  return { evaluations, sample };
+});
+
+const [device, folder] = process.argv.slice(2);
+
+const program = Effect.gen(function* () {
+  let prepared: Effect.Success<ReturnType<typeof prepare>> | undefined;
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  while (true) {
+    const { value: line, done } = yield* Effect.promise(() => lines.next());
+    if (done) return;
+    const request = yield* Schema.decodeUnknownEffect(Request)(JSON.parse(line));
+    if (request.do === "prepare") {
+      prepared = yield* prepare(folder, request.file);
+      continue;
+    }
+    const work = request.do === "sample" ? prepared?.sample : prepared?.evaluations.get(request.batch);
+    if (work === undefined) throw new Error(`nothing is prepared for ${line}`);
+    const begin = performance.now();
+    yield* work;
+    yield* answer({ ms: performance.now() - begin });
+  }
+});
+
+const layer = Runtime.layer(Schema.decodeUnknownSync(Device)(device));
+await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layer)));
+process.exit(0);
