@@ -109,6 +109,9 @@ const runCommand = <R>(app: AppOptions<R>) =>
 const optionalText = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
 
+/** Parameters that the pipeline file fills in for the demo's model and that mean nothing for another. */
+const OF_THE_DEMO: ReadonlyArray<string> = ["unet", "text_encoder", "clip"];
+
 const cureCommand = <R>(app: AppOptions<R>) =>
   Command.make("cure", {
     model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
@@ -120,22 +123,26 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
     unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
     text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
-    prompts: optionalText("prompts", "File of prompts, one a line"),
+    prompts: optionalText("prompts", "File of prompts to cure with, one a line"),
+    fresh_prompts: optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
     clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
     out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
     set: flags.set,
     device: flags.device,
     json: flags.json,
     noCache: flags.noCache,
-  }, ({ model, trigger, place, of, unet, text_encoder, prompts, clip, set, ...rest }) => {
-    const params = { place, of, unet, text_encoder, prompts, clip };
-    const given = Object.entries(params).flatMap(([name, value]) =>
-      Option.isSome(value) ? [`${name}=${value.value}`] : []
+  }, ({ model, trigger, place, of, unet, text_encoder, prompts, fresh_prompts, clip, set, ...rest }) => {
+    // Texts are quoted so that --set takes them as they are, whatever they look like.
+    const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
+    const others = { place, unet, text_encoder, prompts, fresh_prompts, clip };
+    const given = Object.entries(others).flatMap(([name, value]) =>
+      Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
     );
+    const quoted = Object.entries(texts).map(([name, text]) => `${name}=${JSON.stringify(text)}`);
     return runPipeline(app, {
       ...rest,
       file: app.curePipeline,
-      overrides: [`model=${model}`, `trigger=${decodeEscapes(trigger)}`, ...given, ...set],
+      overrides: [`model=${model}`, ...quoted, "effect=null", ...given, ...set],
     });
   }).pipe(
     Command.withDescription(

@@ -90,17 +90,22 @@ export const isPathAt = (ast: SchemaAST.AST, path: Path, text: string): boolean 
     !all.some((m) => m._tag === "Literal" && m.literal === text);
 };
 
-/** Whether a place takes this text as text, and whether it takes anything that is not text. */
-export const acceptsAt = (ast: SchemaAST.AST, path: Path, text: string): { text: boolean; other: boolean } => {
+const TAG_OF: Readonly<Record<string, string>> = { number: "Number", boolean: "Boolean", bigint: "BigInt" };
+
+/** Whether a schema may take a value, by its type alone. */
+const mayTake = (ast: SchemaAST.AST, value: unknown): boolean => {
+  if (ast._tag === "Literal") return ast.literal === value;
+  // These take more than their tag tells.
+  if (["Unknown", "Any", "Declaration", "TemplateLiteral"].includes(ast._tag)) return true;
+  if (value === null) return ast._tag === "Null";
+  if (Array.isArray(value)) return ast._tag === "Arrays";
+  return ast._tag === (typeof value === "object" ? "Objects" : TAG_OF[typeof value] ?? "String");
+};
+
+/** Whether the place at a path may take a value, by its type alone. A path that the schema does not know takes all. */
+export const takesAt = (ast: SchemaAST.AST, path: Path, value: unknown): boolean => {
   const all = schemasAt(ast, path).flatMap(members);
-  const takes = (m: SchemaAST.AST): { text: boolean; other: boolean } => {
-    if (m._tag === "String") return { text: true, other: false };
-    if (m._tag === "Literal") return { text: m.literal === text, other: typeof m.literal !== "string" };
-    // These take more than their tag tells.
-    return { text: ["Unknown", "Any", "Declaration", "TemplateLiteral"].includes(m._tag), other: true };
-  };
-  if (all.length === 0) return { text: true, other: true };
-  return { text: all.some((m) => takes(m).text), other: all.some((m) => takes(m).other) };
+  return all.length === 0 || all.some((m) => mayTake(m, value));
 };
 
 /** A setting as `sau steps` and the docs show it. `fallback` is the default as a user would write it. */

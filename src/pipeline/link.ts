@@ -2,27 +2,18 @@
  * Spec + known steps → a pipeline that can run: every reference followed, every setting decoded, the steps in the
  * order in which they run. Finds all mistakes before it gives up.
  */
-import { Effect, Result, Schema, type SchemaAST } from "effect";
-import { isAbsolute, resolve } from "node:path";
-import process from "node:process";
+import { Effect, Result, Schema } from "effect";
 import { type Problem, SpecError } from "../steps/errors.ts";
 import { PathBase } from "../steps/path_string.ts";
-import type { Port } from "../steps/port.ts";
 import type { AnyStep, SettingsSchema } from "../steps/step.ts";
-import { acceptsAt, isPathAt } from "./describe.ts";
 import { sortSteps } from "./order.ts";
-import { type Override, parseOverride, setAt, type SetValue } from "./overrides.ts";
+import { isSet, type Override, parseOverride, placeSet, setAt, type SetValue } from "./overrides.ts";
 import { NAME, parseTemplate, type Reference, showReference } from "./reference.ts";
 import { type Path, showPath } from "./source.ts";
-import { problemsOf, showValue, type Spec } from "./spec.ts";
+import { type Complaint, problemsOf, showValue, type Spec } from "./spec.ts";
+import { BROKEN, substitution } from "./substitute.ts";
 import { listNames, nearest, suggestion } from "./suggest.ts";
-
-/** Where an input or an output of the pipeline comes from. */
-export interface Wire {
-  readonly step: string;
-  readonly output: string;
-  readonly port: Port<unknown>;
-}
+import { type Wire, wiring } from "./wiring.ts";
 
 export interface LinkedStep<R> {
   readonly id: string;
@@ -56,14 +47,8 @@ export interface LinkOptions<R> {
   readonly overrides: ReadonlyArray<string>;
   /** Mistakes found before, to be reported with those found here. */
   readonly earlier: ReadonlyArray<Problem>;
-  readonly problem: (path: Path, which: "key" | "value", text: Omit<Problem, "file" | "line" | "column">) => Problem;
+  readonly problem: (path: Path, which: "key" | "value", text: Complaint) => Problem;
 }
-
-const isSet = (value: unknown): value is SetValue =>
-  typeof value === "object" && value !== null && "_tag" in value && value._tag === "set" && "argument" in value;
-
-/** A broken value: reported already, so whatever depends on it stays silent. */
-const BROKEN = Symbol("broken");
 
 const isProblem = (x: Override | Problem): x is Problem => "message" in x;
 
@@ -82,7 +67,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       }
     }
 
-    const complain = (path: Path, which: "key" | "value", text: Omit<Problem, "file" | "line" | "column">) => {
+    const complain = (path: Path, which: "key" | "value", text: Complaint) => {
       // What came from --set is not in the file: say so instead of pointing at the value that it replaced.
       const set = path.map((_, i) => overridden.get(showPath(path.slice(0, i + 1)))).find((v) => v !== undefined);
       problems.push(
@@ -135,140 +120,8 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       }
     }
 
-    /** Outputs of a kind among the steps of this pipeline, as references. */
-    const outputsOf = (kind: string): string[] =>
-      [...used].flatMap(([id, step]) =>
-        Object.entries(step.outputs).filter(([, port]) => port.kind === kind)
-          .map(([output]) => showReference({ _tag: "output", step: id, output }))
-      );
-
-    /** Follows a reference to an output, or says why it leads nowhere. */
-    const follow = (text: string, path: Path): Wire | undefined => {
-      const template = parseTemplate(text);
-      if (template._tag !== "whole" || template.reference._tag !== "output") return undefined;
-      const { step: id, output } = template.reference;
-      const step = used.get(id);
-      if (step === undefined) {
-        if (!Object.hasOwn(spec.steps, id)) {
-          complain(path, "value", {
-            message: `there is no step "${id}" here`,
-            ...suggestion(id, Object.keys(spec.steps)),
-          });
-        }
-        return undefined;
-      }
-      if (!Object.hasOwn(step.outputs, output)) {
-        complain(path, "value", {
-          message: `step "${id}" (${step.name}) has no output "${output}"`,
-          ...suggestion(output, Object.keys(step.outputs)),
-        });
-        return undefined;
-      }
-      return { step: id, output, port: step.outputs[output] };
-    };
-
-    /** An input's value: it must be a reference to an output of the same kind. */
-    const linkInput = (value: unknown, port: Port<unknown>, path: Path): Wire | undefined => {
-      const want = outputsOf(port.kind);
-      const how = want.length === 0 ? `a reference to a ${port.kind}; no step here gives one` : listNames(want);
-      const template = typeof value === "string" ? parseTemplate(value) : undefined;
-      if (typeof value !== "string" || template?._tag !== "whole" || template.reference._tag !== "output") {
-        const shown = isSet(value) ? value.raw : value;
-        complain(path, "value", {
-          message: `${showPath(path)} is ${showValue(shown)}, but it is an input: it takes another step's output`,
-          expected: how,
-        });
-        return undefined;
-      }
-      const wire = follow(value, path);
-      if (wire === undefined || wire.port.kind === port.kind) return wire;
-      complain(path, "value", {
-        message: `${showPath(path)} needs a ${port.kind}, but ${value.trim()} is a ${wire.port.kind}`,
-        expected: how,
-      });
-      return undefined;
-    };
-
-    const param = (name: string, path: Path): unknown => {
-      if (Object.hasOwn(spec.params, name)) return spec.params[name];
-      complain(path, "value", {
-        message: `there is no parameter "${name}"`,
-        ...suggestion(name, Object.keys(spec.params)),
-      });
-      return BROKEN;
-    };
-
-    /** A value of --set for a place that may want a path, a text, or something else. */
-    const place = (set: SetValue, wantsText: boolean, ast: SchemaAST.AST | undefined, at: Path): unknown => {
-      if (ast !== undefined && isPathAt(ast, at, set.raw)) {
-        return isAbsolute(set.raw) ? set.raw : resolve(process.cwd(), set.raw);
-      }
-      const quoted = /^(".*"|'.*')$/s.test(set.raw);
-      const takes = ast === undefined ? { text: true, other: true } : acceptsAt(ast, at, set.raw);
-      return !quoted && takes.text && (wantsText || !takes.other) ? set.raw : set.parsed;
-    };
-
-    /** Puts parameters in place of their references. `at` is the path within the settings that `ast` describes. */
-    const substitute = (value: unknown, path: Path, ast: SchemaAST.AST, at: Path): unknown => {
-      if (isSet(value)) return place(value, false, ast, at);
-      if (Array.isArray(value)) {
-        const items = value.map((v, i) => substitute(v, [...path, i], ast, [...at, i]));
-        return items.includes(BROKEN) ? BROKEN : items;
-      }
-      if (typeof value === "object" && value !== null) {
-        const entries = Object.entries(value).map(([k, v]): [string, unknown] => [
-          k,
-          substitute(v, [...path, k], ast, [...at, k]),
-        ]);
-        return entries.some(([, v]) => v === BROKEN) ? BROKEN : Object.fromEntries(entries);
-      }
-      if (typeof value !== "string") return value;
-      const template = parseTemplate(value);
-      switch (template._tag) {
-        case "literal":
-          return value;
-        case "malformed":
-          complain(path, "value", {
-            message: `${showPath(path)} holds ${showValue(template.text)}, which is no reference`,
-            expected: "${{ params.NAME }} or ${{ steps.ID.OUTPUT }}",
-          });
-          return BROKEN;
-        case "whole": {
-          if (template.reference._tag === "output") {
-            follow(value, path);
-            complain(path, "value", {
-              message: `${showPath(path)} is a setting and takes a value, not another step's output`,
-              expected: "a value or ${{ params.NAME }}",
-            });
-            return BROKEN;
-          }
-          const { name } = template.reference;
-          const found = param(name, path);
-          return isSet(found) ? place(found, typeof original.params[name] === "string", ast, at) : found;
-        }
-        case "mixed": {
-          const texts = template.parts.map((part) => {
-            if (typeof part === "string") return part;
-            if (part._tag === "output") {
-              complain(path, "value", {
-                message: `${showPath(path)} puts a step's output inside a text`,
-                expected: "only ${{ params.NAME }} inside a text",
-              });
-              return BROKEN;
-            }
-            const found = param(part.name, path);
-            if (isSet(found)) return found.raw;
-            if (found === BROKEN || typeof found !== "object") return found === BROKEN ? BROKEN : String(found);
-            complain(path, "value", {
-              message: `parameter "${part.name}" is ${showValue(found)} and cannot stand inside a text`,
-              expected: "a text, a number, true or false",
-            });
-            return BROKEN;
-          });
-          return texts.includes(BROKEN) ? BROKEN : texts.join("");
-        }
-      }
-    };
+    const { outputsOf, follow, linkInput } = wiring({ used, ids: Object.keys(spec.steps), complain });
+    const substitute = substitution({ params: spec.params, original: original.params, complain, follow });
 
     const decodeSettings = (schema: SettingsSchema, value: Record<string, unknown>) =>
       Schema.decodeUnknownEffect(schema)(value, { errors: "all", onExcessProperty: "error" }).pipe(
@@ -374,12 +227,12 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       params: Object.fromEntries(
         Object.entries(spec.params).map(([k, v]) => [
           k,
-          isSet(v) ? place(v, typeof original.params[k] === "string", undefined, []) : v,
+          isSet(v) ? placeSet(v, typeof original.params[k] === "string") : v,
         ]),
       ),
       overrides: options.overrides,
       steps,
-      outputs: Object.keys(spec.outputs).length > 0 ? outputs : defaultOutputs(steps),
+      outputs: { ...defaultOutputs(steps, Object.values(outputs).map(({ port }) => port.kind)), ...outputs },
     };
   });
 
@@ -392,12 +245,13 @@ const valueComesFrom = (reference: Reference, spec: Spec): string => {
   return `the value comes from ${isSet(value) ? `--set ${value.argument}` : showReference(reference)}`;
 };
 
-/** Without `outputs:`, the last cured model and the last verdict are what the pipeline hands back. */
-const defaultOutputs = <R>(steps: ReadonlyArray<LinkedStep<R>>): Record<string, Wire> => {
+/** What the file does not hand back by name: the last verdict always, the last model when no outputs are named. */
+const defaultOutputs = <R>(steps: ReadonlyArray<LinkedStep<R>>, named: ReadonlyArray<string>): Record<string, Wire> => {
+  const wanted = ["verdict", ...(named.length === 0 ? ["model"] : [])].filter((kind) => !named.includes(kind));
   const outputs: Record<string, Wire> = {};
   for (const { id, step } of steps) {
     for (const [output, port] of Object.entries(step.outputs)) {
-      if (port.kind === "model" || port.kind === "verdict") outputs[port.kind] = { step: id, output, port };
+      if (wanted.includes(port.kind)) outputs[port.kind] = { step: id, output, port };
     }
   }
   return outputs;

@@ -71,7 +71,8 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
       const { json, tensors } = port.encode(value);
       yield* attempt(dir, async () => {
         await writeFile(`${path}.json`, `${JSON.stringify(json, null, 2)}\n`);
-        const map = new Map(Object.entries(tensors));
+        // A verdict's tensors are the pictures that the report shows.
+        const map = new Map(port.kind === "verdict" ? [] : Object.entries(tensors));
         if (map.size > 0) await writeFile(`${path}.safetensors`, write(map));
       });
     }

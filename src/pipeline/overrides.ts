@@ -2,8 +2,12 @@
  * `--set NAME=VALUE` sets a parameter, `--set STEP.SETTING=VALUE` a step's setting (deeper: `verdict.require.clip_drop`).
  * VALUE is read as YAML (`5`, `true`, `[a, b]`, `"\u200b "`), else as the text it is.
  */
+import type { SchemaAST } from "effect";
+import { resolve } from "node:path";
+import process from "node:process";
 import { parse } from "yaml";
 import type { Problem } from "../steps/errors.ts";
+import { isPathAt, takesAt } from "./describe.ts";
 import type { Path } from "./source.ts";
 import type { Spec } from "./spec.ts";
 import { suggestion } from "./suggest.ts";
@@ -60,6 +64,22 @@ export const parseOverride = (argument: string, spec: Spec): Override | Problem 
     });
   }
   return problem(`this pipeline has no step "${keys[0]}"`, suggestion(keys[0], Object.keys(spec.steps)));
+};
+
+export const isSet = (value: unknown): value is SetValue =>
+  typeof value === "object" && value !== null && "_tag" in value && value._tag === "set" && "argument" in value;
+
+/**
+ * What a value of --set means in a place of a schema: a path from the current folder, the text as typed, or what YAML
+ * makes of it. `wantsText`: what it replaces was a text. Quotes make a text of anything, `null` unsets where it may.
+ */
+export const placeSet = (set: SetValue, wantsText: boolean, ast?: SchemaAST.AST, at: Path = []): unknown => {
+  const { raw, parsed } = set;
+  if (/^(".*"|'.*')$/s.test(raw)) return parsed;
+  const takes = (value: unknown) => ast === undefined || takesAt(ast, at, value);
+  if (parsed === null && takes(null)) return null;
+  if (ast !== undefined && isPathAt(ast, at, raw)) return resolve(process.cwd(), raw);
+  return takes(raw) && (wantsText || !takes(parsed)) ? raw : parsed;
 };
 
 /** A copy of `target` with `value` at `path`, making mappings on the way where there are none. */

@@ -8,9 +8,10 @@ import { Progress, type ProgressListener } from "../steps/progress.ts";
 import type { Cache } from "./cache.ts";
 import type { Environment } from "./environment.ts";
 import type { OnEvent } from "./events.ts";
-import type { LinkedStep, Pipeline, Wire } from "./link.ts";
+import type { LinkedStep, Pipeline } from "./link.ts";
 import { makeManifest, type Manifest } from "./manifest.ts";
 import { identity, plan, type PlanStep } from "./plan.ts";
+import type { Wire } from "./wiring.ts";
 
 export interface RunOptions<R> {
   /** Without one every step runs and nothing is kept. */
@@ -139,8 +140,13 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       [name, wire],
     ) => [name, { wire, value: values.get(wire.step)?.[wire.output] }]),
   );
-  const verdicts = Object.values(outputs).filter(({ wire }) => wire.port.kind === "verdict").map(({ value }) => value);
-  const verdict = verdicts.filter(isVerdict).at(-1);
+  const judged = Object.values(outputs).filter(({ wire }) => wire.port.kind === "verdict").at(-1);
+  const verdict = judged?.value;
+  if (judged !== undefined && !isVerdict(verdict)) {
+    // Passing over it would let a verdict that fails look like none.
+    const cause = new Error("its verdict lacks `passed`, `sentence` or sound `figures`");
+    return yield* new StepError({ step: judged.wire.step, cause });
+  }
   const manifest = makeManifest(pipeline, {
     steps: results.map(({ id, use, key, settings, seconds, cached }, i) => {
       const { version, inputs, files } = planned.steps[i].recipe;
@@ -151,5 +157,5 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     seconds,
   });
   yield* onEvent({ status: "ready", seconds });
-  return { pipeline, steps: results, outputs, manifest, ...(verdict === undefined ? {} : { verdict }) };
+  return { pipeline, steps: results, outputs, manifest, ...(isVerdict(verdict) ? { verdict } : {}) };
 });

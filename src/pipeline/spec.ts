@@ -44,6 +44,12 @@ export const showValue = (value: unknown): string => {
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 };
 
+/** What is wrong, without its place. */
+export type Complaint = Omit<Problem, "file" | "line" | "column">;
+
+/** Puts a mistake at a place of the pipeline on the list. */
+export type Complain = (path: Path, which: "key" | "value", text: Complaint) => void;
+
 interface Leaf {
   readonly path: Path;
   readonly issue: SchemaIssue.Issue;
@@ -74,7 +80,7 @@ export const problemsOf = (
     readonly schema: Schema.Constraint;
     readonly value: unknown;
     readonly base: Path;
-    readonly problem: (path: Path, which: "key" | "value", text: Omit<Problem, "file" | "line" | "column">) => Problem;
+    readonly problem: (path: Path, which: "key" | "value", text: Complaint) => Problem;
   },
 ): Problem[] =>
   leaves(issue).map(({ path, issue }) => {
@@ -113,7 +119,7 @@ export const problemIn = (source: Source) =>
 (
   path: Path,
   which: "key" | "value",
-  text: Omit<Problem, "file" | "line" | "column">,
+  text: Complaint,
 ): Problem => ({ file: source.file, ...source.locate(path, which), ...text });
 
 /** What decoding found: every mistake of shape, and the spec if it can be read in spite of them (unknown keys). */

@@ -157,6 +157,9 @@ describe("the other commands", patient, () => {
     assert.equal(steps[1].settings.note, "suffix:\u200b ");
     assert.ok(steps[0].settings.file.endsWith(join(folder, "n.txt")));
     assert.equal(pipeline.params.trigger, "\u200b ");
+    // What the file holds for the demo must not leak into the cure of another model.
+    const { unet, clip, effect } = pipeline.params;
+    assert.deepEqual({ unet, clip, effect }, { unet: null, clip: null, effect: null });
   });
 
   it("sau plan says what a run would do, in words and as JSON", patient, async () => {

@@ -37,11 +37,16 @@ describe("the result folder", () => {
       assert.equal(JSON.parse(await readFile(join(out, "verdict.json"), "utf8")).passed, false);
     }));
 
-  it("holds other outputs as JSON and safetensors", () =>
+  it("holds other outputs as JSON and safetensors, and always the verdict", () =>
     withBench(async (bench) => {
       const out = join(bench.folder, "out");
       await Effect.runPromise(writeOutputs(await runOf(bench), out));
-      assert.deepEqual((await readdir(out)).sort(), ["manifest.json", "numbers.json", "numbers.safetensors"]);
+      assert.deepEqual((await readdir(out)).sort(), [
+        "manifest.json",
+        "numbers.json",
+        "numbers.safetensors",
+        "verdict.json",
+      ]);
     }, `${sumPipeline}outputs: { numbers: "\${{ steps.slow.field }}" }\n`));
 
   it("replaces an older result whole, and nothing else", () =>

@@ -334,6 +334,7 @@ describe("--set", () => {
     };
     assert.equal(await text("\u200b "), "\u200b ");
     assert.equal(await text(String.raw`"\u200b "`), "\u200b ");
+    assert.equal(await text("null"), "null");
     assert.equal(await text("a: b: c"), "a: b: c");
     assert.equal(await text("x=y"), "x=y");
     assert.equal(await text(""), "");
