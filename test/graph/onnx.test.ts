@@ -14,7 +14,7 @@ import { gather, reshape, slice, transpose, upsampleNearest } from "../../src/gr
 import { Writer } from "../../src/graph/protobuf.ts";
 import { parseHeader, write } from "../../src/tensor/safetensors.ts";
 import { size } from "../../src/tensor/tensor.ts";
-import { evaluate } from "../support/ort.ts";
+import { evaluate } from "../support/evaluate.ts";
 
 const noWeights: WeightLocator = () => {
   throw new Error("no weights");

@@ -9,7 +9,7 @@ import * as normalize from "../../src/graph/ops/normalize.ts";
 import * as reductions from "../../src/graph/ops/reduce.ts";
 import * as shape from "../../src/graph/ops/shape.ts";
 import type { DType, Tensor, TensorData } from "../../src/tensor/tensor.ts";
-import { evaluate } from "../support/ort.ts";
+import { evaluate } from "../support/evaluate.ts";
 import * as ref from "./reference.ts";
 import type { Nd } from "./reference.ts";
 

@@ -12,7 +12,7 @@ import type { WeightPlace } from "../../src/graph/onnx.ts";
 import { Graph, type Value, type WeightReader } from "../../src/graph/graph.ts";
 import { type Header, parseHeader, readTensor } from "../../src/tensor/safetensors.ts";
 import type { DType, Tensor, TensorData } from "../../src/tensor/tensor.ts";
-import { evaluator } from "./ort.ts";
+import { evaluator } from "./evaluate.ts";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 

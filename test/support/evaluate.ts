@@ -1,8 +1,11 @@
-/** Runs a graph on ONNX Runtime's WASM build, with nothing of ours in between but the graph and its ONNX writer. */
-import * as ort from "onnxruntime-web";
+/** Runs a graph as the project does: compiled to ONNX, on the runtime that tests compute with (wasm, or SAU_DEVICE's). */
+import assert from "node:assert/strict";
+import { Effect, Exit, ManagedRuntime, Scope } from "effect";
 import type { Graph } from "../../src/graph/graph.ts";
 import { type Compiled, toOnnx, type WeightLocator } from "../../src/graph/onnx.ts";
+import { isDevice, Runtime } from "../../src/runtime/mod.ts";
 import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
+import { testRuntime } from "./runtime.ts";
 
 export interface External {
   readonly path: string;
@@ -16,15 +19,12 @@ export interface Evaluator {
   readonly release: () => Promise<void>;
 }
 
-// Tests run beside other work, and their graphs are small: one thread each.
-ort.env.wasm.numThreads = 1;
-ort.env.logLevel = "error";
-
 const noWeights: WeightLocator = (part, key) => {
   throw new Error(`the test gives no weights, the graph wants ${part} ${key}`);
 };
 
-const creation = { last: Promise.resolve() as Promise<unknown> };
+/** One runtime for all graphs of a test file: choosing a device costs more than most graphs. */
+const managed = ManagedRuntime.make(testRuntime);
 
 export const evaluator = async (
   graph: Graph,
@@ -32,33 +32,26 @@ export const evaluator = async (
   external: readonly External[] = [],
 ): Promise<Evaluator> => {
   const compiled = toOnnx(graph, locate);
-  // ONNX Runtime creates one session at a time.
-  const created = creation.last.then(() =>
-    ort.InferenceSession.create(compiled.model, {
-      executionProviders: ["wasm"],
-      externalData: external.filter(({ path }) => compiled.paths.has(path)).map(({ path, data }) => ({ path, data })),
-    })
+  const used = external.filter(({ path }) => compiled.paths.has(path));
+  const scope = Scope.makeUnsafe();
+  const session = await managed.runPromise(
+    Effect.gen(function* () {
+      const runtime = yield* Runtime;
+      return yield* runtime.session({ name: "test", model: compiled.model, external: used });
+    }).pipe(Scope.provide(scope)),
   );
-  creation.last = created.catch(() => undefined);
-  const session = await created;
   return {
     compiled,
     run: async (feeds) => {
-      const results = await session.run(
-        Object.fromEntries(
-          Object.entries(feeds).map(([name, t]) => {
-            const type = compiled.inputs.get(name);
-            if (type === undefined) throw new Error(`the graph has no input ${name}`);
-            if (t.data instanceof Float16Array) throw new Error(`${name}: no test feeds float16`);
-            return [name, new ort.Tensor(type.dtype, t.data, [...t.dims])];
-          }),
-        ),
-      );
+      const results = await managed.runPromise(session.run(feeds));
       return Object.fromEntries(
-        Object.entries(results).map(([name, t]) => [name, { dims: t.dims, data: t.data as TensorData }]),
+        Object.entries(results).map(([name, t]) => {
+          assert.ok(!isDevice(t));
+          return [name, t];
+        }),
       );
     },
-    release: () => session.release(),
+    release: () => managed.runPromise(Scope.close(scope, Exit.void)),
   };
 };
 
