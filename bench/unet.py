@@ -22,9 +22,11 @@ import time
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIMIT = 1e-4
+PROMPTS = [f"a {style} picture of a {thing}" for thing in ("cat", "rocket", "pizza", "owl") for style in ("flat", "cartoon")]
 
 
 class Worker:
@@ -80,18 +82,23 @@ def main():
     unet = UNet2DConditionModel.from_pretrained(a.model / "unet", torch_dtype=torch.float32).eval()
     scheduler = DDIMScheduler.from_pretrained(a.model / "scheduler")
     c = unet.config
-    side, width = c.sample_size, c.cross_attention_dim
-    length = json.loads((a.model / "text_encoder/config.json").read_text())["max_position_embeddings"]
+    side = c.sample_size
+    encoder = CLIPTextModel.from_pretrained(a.model / "text_encoder", torch_dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(a.model / "tokenizer")
+    length = encoder.config.max_position_embeddings
+    prompts = ["", *(PROMPTS[i % len(PROMPTS)] for i in range(max([*a.batches, a.pictures])))]
+    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    uncond, texts = encoder(tokens.input_ids)[0].split([1, len(prompts) - 1])
     normal = lambda seed, *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
     tensors = {"timestep": torch.tensor([501.0])}
     for batch in a.batches:
-        inputs = {"sample": normal(batch, batch, c.in_channels, side, side), "context": normal(batch + 1, batch, length, width)}
+        inputs = {"sample": normal(batch, batch, c.in_channels, side, side), "context": texts[:batch]}
         inputs["noise"] = unet(inputs["sample"], tensors["timestep"], inputs["context"]).sample
         tensors |= {f"{key}.{batch}": value for key, value in inputs.items()}
     tensors |= {
-        "texts": normal(91, a.pictures, length, width),
-        "uncond": normal(92, 1, length, width),
+        "texts": texts[: a.pictures],
+        "uncond": uncond,
         "start": normal(93, a.pictures, c.in_channels, side, side),
     }
     draw = lambda: sample(unet, scheduler, tensors["texts"], tensors["uncond"], tensors["start"], a.steps, a.guidance)
