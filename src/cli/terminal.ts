@@ -11,7 +11,7 @@ export interface Screen {
 
 export const screen = (): Screen => ({
   live: process.stderr.isTTY === true && process.env.TERM !== "dumb",
-  columns: () => process.stderr.columns ?? 80,
+  columns: () => process.stderr.columns || 80,
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
 });
