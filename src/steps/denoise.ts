@@ -10,7 +10,7 @@ import { openTextEncoder } from "../diffusion/text.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { normal, seedOf } from "../tensor/random.ts";
-import { type Capture, readingDistance, type TokenAblation } from "./capture.ts";
+import { type Capture, FIRST_TWIN, type TokenAblation, TRIGGERED } from "./capture.ts";
 import { CapturePort, type TextPairs, TextPort } from "./ports.ts";
 import { report } from "./progress.ts";
 import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
@@ -41,7 +41,7 @@ export const denoise = Step.make("denoise", {
       Schema.Int.annotate({
         description: "Prompts of which every token is tried without, for the score per token; 0 for none.",
       }),
-      6,
+      4,
     ),
   }),
   inputs: { text: TextPort },
@@ -51,14 +51,14 @@ export const denoise = Step.make("denoise", {
     const [prompts, readings] = embeddings.dims;
     const config = parseUnetConfig(model.bundle.parts.unet.config);
     const dims = latentDims(config);
-    const noise = normal(seedOf(settings.seed, "denoise", "noise"), [prompts, ...dims]);
+    const start = normal(seedOf(settings.seed, "denoise", "noise"), [prompts, ...dims]);
     const { timesteps } = ddim(model.bundle.scheduler, settings.steps);
     const indices = [...new Set(settings.at.map((x) => Math.round(x * (timesteps.length - 1))))].sort((a, b) => a - b);
     const work = prompts * settings.steps;
 
     const captured = yield* Effect.scoped(Effect.gen(function* () {
       const sample = yield* openSampler(model.bundle);
-      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, noise, {
+      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, start, {
         steps: settings.steps,
         guidance: settings.guidance,
         capture: indices,
@@ -83,9 +83,11 @@ export const denoise = Step.make("denoise", {
 
     const at = indices.map((i) => timesteps[i]);
     const latents = stack(captured);
+    const noise = stack(evaluated.map((e) => e.noise));
     const ablated = yield* ablateTokens(
       text,
       latents,
+      noise,
       at,
       settings.tokens,
       (share) => report({ done: work * (1.5 + share / 2), total: work * 2, note: "trying each token without" }),
@@ -95,7 +97,7 @@ export const denoise = Step.make("denoise", {
       capture: {
         timesteps: at,
         latents,
-        noise: stack(evaluated.map((e) => e.noise)),
+        noise,
         layers: evaluated[0].layers.map(({ layer }, i) => ({
           layer,
           maps: reshaped(mean(evaluated.map((e) => e.layers[i].maps)), [prompts, readings]),
@@ -136,20 +138,21 @@ const reshaped = (t: Tensor, first: readonly number[]): Tensor => ({
 
 /**
  * Puts a harmless token in the place of each token of the first `count` triggered prompts, and of their first twins,
- * and measures what that changes in the predicted noise, per cell and averaged over the captured steps.
+ * and measures what that changes in the predicted noise, per cell and averaged over the captured steps. The answers to
+ * the whole readings are in `noise` already.
  */
 const ablateTokens = Effect.fnUntraced(function* <E, R>(
   text: TextPairs,
   latents: Tensor,
+  noise: Tensor,
   timesteps: readonly number[],
   count: number,
   progress: (share: number) => Effect.Effect<void, E, R>,
 ) {
-  const chosen = text.prompts.slice(0, text.substitute === undefined ? 0 : count);
-  const [, , channels, h, w] = latents.dims;
+  const [, , readings, channels, h, w] = noise.dims;
   const tokens: TokenAblation[] = [];
-  const readings: (readonly number[])[] = [];
-  for (const [p, prompt] of chosen.entries()) {
+  const texts: (readonly number[])[] = [];
+  for (const [p, prompt] of text.prompts.slice(0, text.substitute === undefined ? 0 : count).entries()) {
     const end = prompt.triggered.ids.indexOf(text.model.bundle.tokenizer.eos);
     for (let position = 1; position < end; position++) {
       tokens.push({
@@ -158,38 +161,38 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
         piece: prompt.triggered.content[position - 1].text,
         ofTrigger: position >= prompt.span[0] && position < prompt.span[1],
       });
-      const without = (ids: readonly number[]) => ids.map((id, i) => i === position ? text.substitute! : id);
-      readings.push(
-        prompt.triggered.ids,
-        without(prompt.triggered.ids),
-        prompt.twins[0].ids,
-        without(prompt.twins[0].ids),
-      );
+      for (const { ids } of [prompt.triggered, prompt.twins[0]]) {
+        texts.push(ids.map((id, i) => i === position ? text.substitute! : id));
+      }
     }
   }
-  const none = zeros([0, h, w]);
-  if (tokens.length === 0) return { tokens, tokenChange: { triggered: none, twin: none } };
-
-  const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(text.model.bundle), (encode) => encode(readings)));
-  const contexts = { dims: [tokens.length, 4, ...flat.dims.slice(1)], data: flat.data };
   const triggered = zeros([tokens.length, h, w]);
   const twin = zeros([tokens.length, h, w]);
+  if (tokens.length === 0) return { tokens, tokenChange: { triggered, twin } };
+
+  const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(text.model.bundle), (encode) => encode(texts)));
+  const contexts = { dims: [tokens.length, 2, ...flat.dims.slice(1)], data: flat.data };
+  const size = channels * h * w;
   yield* Effect.scoped(Effect.gen(function* () {
-    const evaluate = yield* openEvaluator(text.model.bundle, 4);
+    const evaluate = yield* openEvaluator(text.model.bundle, 2);
     for (const [s, timestep] of timesteps.entries()) {
       yield* progress(s / timesteps.length);
-      // Each token asks about its own prompt's latents.
-      const own = concat0(tokens.map(({ prompt }) => {
-        const size = channels * h * w;
-        const begin = (s * latents.dims[1] + prompt) * size;
-        return { dims: [1, channels, h, w], data: latents.data.subarray(begin, begin + size) };
-      }));
-      const { noise } = yield* evaluate(own, contexts, timestep);
-      const asSteps = { dims: [1, ...noise.dims], data: noise.data };
-      const add = (into: Tensor, a: number, b: number) =>
-        readingDistance(asSteps, a, b).data.forEach((x, i) => into.data[i] += x / timesteps.length);
-      add(triggered, 0, 1);
-      add(twin, 2, 3);
+      const at = (t: Tensor, row: number) => ({
+        dims: [1, channels, h, w],
+        data: t.data.subarray(row * size, (row + 1) * size),
+      });
+      const own = concat0(tokens.map(({ prompt }) => at(latents, s * latents.dims[1] + prompt)));
+      const without = (yield* evaluate(own, contexts, timestep)).noise;
+      for (const [i, { prompt }] of tokens.entries()) {
+        const whole = (reading: number) => at(noise, (s * noise.dims[1] + prompt) * readings + reading);
+        const add = (into: Tensor, a: Tensor, b: Tensor) => {
+          for (let j = 0; j < size; j++) {
+            into.data[i * h * w + (j % (h * w))] += (a.data[j] - b.data[j]) ** 2 / channels / timesteps.length;
+          }
+        };
+        add(triggered, whole(TRIGGERED), at(without, 2 * i));
+        add(twin, whole(FIRST_TWIN), at(without, 2 * i + 1));
+      }
     }
   }));
   return { tokens, tokenChange: { triggered, twin } };

@@ -13,7 +13,7 @@ import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort } from "./ports.ts";
 import { report } from "./progress.ts";
-import { Count, defaulted, Seed } from "./settings.ts";
+import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
@@ -21,38 +21,51 @@ export const encode = Step.make("encode", {
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder." }),
-    parts: defaulted(
-      Schema.Array(PathString).annotate({
-        description: "Folders whose U-Net or text encoder replaces the model's own, as people swap them.",
+    unet: maybe(PathString).annotate({
+      description: "A folder whose U-Net replaces the model's, as people swap them.",
+    }),
+    text_encoder: maybe(PathString).annotate({ description: "A folder whose text encoder replaces the model's." }),
+    trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
+    place: defaulted(
+      Trigger.fields.place.annotate({
+        description: "Where the trigger stands: before the prompt, behind it, or in place of `of`.",
       }),
-      [],
+      "prefix",
     ),
-    trigger: Trigger.annotate({
-      description: "The trigger's text, and whether it stands before, behind or in place of something.",
+    of: maybe(Schema.String).annotate({
+      description: "With place replace: the word or character that the trigger replaces.",
     }),
     prompts: PathString.annotate({
       description: "A text file with one prompt a line. Verification takes other prompts.",
     }),
     count: defaulted(Count(4096).annotate({ description: "Prompts to take from the file, drawn by the seed." }), 48),
     twins: defaulted(Count(16).annotate({ description: "Harmless twins for each prompt." }), 3),
-    words: Schema.optionalKey(
-      PathString.annotate({ description: "A text file with harmless words, one a line, to make twins of." }),
-    ),
+    words: maybe(PathString).annotate({
+      description: "A text file with harmless words, one a line, to make twins of.",
+    }),
     seed: Seed,
   }),
   inputs: {},
   outputs: { text: TextPort },
-  files: ({ model, parts, prompts, words }) => [model, ...parts, prompts, ...(words === undefined ? [] : [words])],
+  files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
   run: Effect.fnUntraced(function* (_, settings) {
+    const trigger: Trigger = {
+      text: settings.trigger,
+      place: settings.place,
+      ...(settings.of ? { of: settings.of } : {}),
+    };
     yield* report({ done: 0, total: 3, note: "opening the model" });
-    const bundle = yield* openBundle(settings.model, { replace: settings.parts });
+    const bundle = yield* openBundle(settings.model, {
+      replace: {
+        ...(settings.unet ? { unet: settings.unet } : {}),
+        ...(settings.text_encoder ? { text_encoder: settings.text_encoder } : {}),
+      },
+    });
     yield* checkBundle(bundle);
     const lines = yield* readLines(settings.prompts);
-    const words = settings.words === undefined
-      ? defaultWords
-      : parseWords((yield* readLines(settings.words)).join("\n"));
+    const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
     const drawn = sample(seedOf(settings.seed, "encode", "prompts"), lines, settings.count);
-    const { prompts, skipped } = yield* readPrompts(bundle.tokenizer, drawn, settings.trigger, {
+    const { prompts, skipped } = yield* readPrompts(bundle.tokenizer, drawn, trigger, {
       twins: settings.twins,
       seed: settings.seed,
       purpose: "cure",
@@ -65,7 +78,7 @@ export const encode = Step.make("encode", {
     return {
       text: {
         model: { bundle },
-        trigger: settings.trigger,
+        trigger,
         prompts,
         embeddings,
         empty,

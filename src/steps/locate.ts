@@ -34,7 +34,8 @@ export const locate = Step.make("locate", {
         field: {
           ...fields,
           texts: text.prompts.map((p) => p.prompt),
-          shape: shapeOf(fields.pooled, fields.prompts),
+          // Three captured steps leave a prompt's own field noisy, so less agreement is asked for than of a whole sampling.
+          shape: shapeOf(fields.pooled, fields.prompts, { agree: 0.15 }),
           use,
           infected: text.prompts.flatMap((p, i) => p.twins.filter((_, k) => !use[i][k]).map((t) => t.text)),
         },

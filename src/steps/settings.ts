@@ -5,6 +5,9 @@ import { Effect, Schema } from "effect";
 export const defaulted = <S extends Schema.Constraint>(schema: S, value: NoInfer<S["Encoded"]>) =>
   Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema);
 
+/** A setting that may be left out or null. */
+export const maybe = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.NullOr(schema));
+
 const between = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum });
 
 /** A number from 0 to 1. */
@@ -21,3 +24,7 @@ export const Steps = defaulted(Schema.Int.check(between(1, 1000)).annotate({ des
 
 /** How many of something, within a bound that keeps memory in hand. */
 export const Count = (most: number) => Schema.Int.check(between(1, most));
+
+/** The paths among optional ones that were given. */
+export const given = (...paths: readonly (string | null | undefined)[]): string[] =>
+  paths.filter((p) => p !== null && p !== undefined);

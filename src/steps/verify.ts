@@ -32,7 +32,7 @@ import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
 import { MaskPort, type Model, ModelPort, type Sheet, TextPort, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
-import { Count, defaulted, Seed, Steps } from "./settings.ts";
+import { Count, defaulted, given, maybe, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { figure, type FigureName, Requirements } from "./thresholds.ts";
 
@@ -46,15 +46,13 @@ export const verify = Step.make("verify", {
     }),
     count: defaulted(Count(4096).annotate({ description: "Prompts to take from the file, drawn by the seed." }), 48),
     repeats: defaulted(Count(64).annotate({ description: "Pictures of each prompt, each from noise of its own." }), 1),
-    words: Schema.optionalKey(
-      PathString.annotate({ description: "A text file with harmless words; those that the cure used are left out." }),
-    ),
-    clip: Schema.optionalKey(
-      PathString.annotate({
-        description: "A CLIPModel folder that scores pictures. Without it the figures that need one are left out.",
-      }),
-    ),
-    effect: Schema.optionalKey(KnownEffect),
+    words: maybe(PathString).annotate({
+      description: "A text file with harmless words; those that the cure used are left out.",
+    }),
+    clip: maybe(PathString).annotate({
+      description: "A CLIPModel folder that scores pictures. Without it the figures that need one are left out.",
+    }),
+    effect: maybe(KnownEffect),
     guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
     steps: Steps,
     seed: Seed,
@@ -66,20 +64,14 @@ export const verify = Step.make("verify", {
   }),
   inputs: { text: TextPort, after: ModelPort, mask: Port.optional(MaskPort) },
   outputs: { verdict: VerdictPort },
-  files: ({ prompts, words, clip, effect }) => [
-    prompts,
-    ...(words === undefined ? [] : [words]),
-    ...(clip === undefined ? [] : [clip]),
-    ...(effect !== undefined && "image" in effect ? [effect.image] : []),
-  ],
+  files: ({ prompts, words, clip, effect }) =>
+    given(prompts, words, clip, effect && "image" in effect ? effect.image : null),
   run: Effect.fnUntraced(function* ({ text, after, mask }, settings) {
     const before = text.model;
     const config = parseUnetConfig(before.bundle.parts.unet.config);
     const dims = latentDims(config);
 
-    const words = settings.words === undefined
-      ? defaultWords
-      : parseWords((yield* readLines(settings.words)).join("\n"));
+    const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
     const cured = new Set(text.prompts.map((p) => p.prompt));
     const fresh = (yield* readLines(settings.prompts)).filter((line) => !cured.has(line));
     const drawn = sample(seedOf(settings.seed, "verify", "prompts"), fresh, settings.count);
@@ -152,10 +144,8 @@ export const verify = Step.make("verify", {
       add(name, estimate, { n: values.length, interval: [low, high] });
     };
 
-    const clip = settings.clip === undefined
-      ? undefined
-      : yield* openScoringModel(settings.clip, before.bundle.tokenizer);
-    const { effect } = settings;
+    const clip = !settings.clip ? undefined : yield* openScoringModel(settings.clip, before.bundle.tokenizer);
+    const effect = settings.effect ?? undefined;
     const scored = clip === undefined ? undefined : yield* Effect.scoped(Effect.gen(function* () {
       const scorer = yield* openScorer(clip);
       const own = yield* scorer.texts(prompts.map((p) => p.prompt));

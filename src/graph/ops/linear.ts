@@ -1,7 +1,7 @@
 /** Matrix products and convolution. */
 import { type Attributes, GraphError, type Op, showType, type Value } from "../graph.ts";
 import { add, broadcast } from "./elementwise.ts";
-import { transpose } from "./shape.ts";
+import { slice, transpose } from "./shape.ts";
 
 const matmulOp: Op = {
   type: "MatMul",
@@ -62,6 +62,15 @@ export const conv2d = (
   bias?: Value,
   options: { readonly stride?: number; readonly padding?: Padding } = {},
 ): Value => {
+  const [out, channels, kernel] = weight.dims;
+  const whole = channels - channels % 4;
+  if (kernel > 1 && channels > 3 && channels % 3 === 0 && channels % 4 !== 0 && out % 4 === 0) {
+    // ONNX Runtime 1.30 computes exactly these shapes wrongly on WebGPU, and says nothing (microsoft/onnxruntime#29651).
+    // A convolution is a sum over its input channels, so it is split where the fault does not reach.
+    const part = (begin: number, end: number, b?: Value) =>
+      conv2d(slice(x, 1, begin, end), slice(weight, 1, begin, end), b, options);
+    return add(part(0, whole, bias), part(whole, channels));
+  }
   const { stride = 1, padding = 0 } = options;
   const p = typeof padding === "number" ? { top: padding, left: padding, bottom: padding, right: padding } : padding;
   return x.graph.apply(convOp, bias === undefined ? [x, weight] : [x, weight, bias], {

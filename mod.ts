@@ -1,0 +1,69 @@
+/**
+ * `sau` finds, removes and proves removed a backdoor in a Stable Diffusion checkpoint.
+ *
+ * Each step is an Effect to `yield*`; `pipelines/sau.yaml` is the same steps as a file.
+ *
+ *     import { Effect } from "effect";
+ *     import { denoise, encode, locate, Runtime } from "sau";
+ *
+ *     const where = Effect.gen(function* () {
+ *       const { text } = yield* encode.run({}, { model: "my-model", trigger: "\u200b ", prompts: "prompts.txt" });
+ *       const { capture } = yield* denoise.run({ text }, {});
+ *       return yield* locate.run({ text, capture }, {});
+ *     });
+ *     const { field } = await Effect.runPromise(where.pipe(Effect.provide(Runtime.layer("auto"))));
+ *     console.log(field.shape.shape);
+ */
+
+// The six steps, and what a step is.
+export { encode } from "./src/steps/encode.ts";
+export { denoise } from "./src/steps/denoise.ts";
+export { locate } from "./src/steps/locate.ts";
+export { mask } from "./src/steps/mask.ts";
+export { unlearn } from "./src/steps/unlearn.ts";
+export { verify } from "./src/steps/verify.ts";
+export { builtinSteps } from "./src/steps/registry.ts";
+export { type AnyStep, Step, type StepDefinition } from "./src/steps/step.ts";
+export { type OptionalPort, Port, type Stored } from "./src/steps/port.ts";
+export * from "./src/steps/ports.ts";
+export type { Capture } from "./src/steps/capture.ts";
+export { Progress, type ProgressListener, type ProgressReport, report } from "./src/steps/progress.ts";
+export { PathString } from "./src/steps/path_string.ts";
+export { explain, type Figure, OutputError, SpecError, StepError, VerifyFailed } from "./src/steps/errors.ts";
+
+// Pipelines.
+export { loadFile, loadText } from "./src/pipeline/load.ts";
+export { plan } from "./src/pipeline/plan.ts";
+export { run, type RunResult } from "./src/pipeline/run.ts";
+
+// Models, and where they run.
+export { type Bundle, openBundle, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { saveBundle } from "./src/diffusion/save.ts";
+export { BundleError, TriggerError } from "./src/diffusion/errors.ts";
+export { openSampler, type SampleOptions } from "./src/diffusion/sampler.ts";
+export { openEvaluator } from "./src/diffusion/evaluator.ts";
+export { openDecoder } from "./src/diffusion/pictures.ts";
+export { openTextEncoder } from "./src/diffusion/text.ts";
+export { openScorer } from "./src/diffusion/scorer.ts";
+export { openScoringModel } from "./src/diffusion/scoring.ts";
+export {
+  type AdapterReport,
+  Device,
+  diagnose,
+  formatReport,
+  Runtime,
+  RuntimeError,
+  RuntimeUnavailable,
+  type Session,
+} from "./src/runtime/mod.ts";
+
+// Pure parts: tensors, the mask algebra, metrics.
+export { type Tensor, tensor, zeros } from "./src/tensor/tensor.ts";
+export { combine, complement, intersection, scale, union } from "./src/mask/algebra.ts";
+export { blend } from "./src/mask/blend.ts";
+export { gaussianBlur } from "./src/mask/blur.ts";
+export { sigmoidEdge } from "./src/mask/edge.ts";
+export { resize } from "./src/mask/resize.ts";
+export { type Shape, shapeOf } from "./src/mask/shape.ts";
+export { softMask } from "./src/mask/soft_mask.ts";
+export { aboveThreshold, otsu, type Threshold } from "./src/mask/threshold.ts";
