@@ -163,7 +163,13 @@ const cases: Record<string, fc.Arbitrary<Case>> = {
     }))
   ),
   conv2d: fc.record({
-    x: fc.tuple(size, size, fc.integer({ min: 3, max: 7 }), fc.integer({ min: 3, max: 7 })),
+    // 6 and 9 channels to 4 are among the shapes that conv2d splits.
+    x: fc.tuple(
+      size,
+      fc.constantFrom(1, 2, 3, 4, 6, 9),
+      fc.integer({ min: 3, max: 7 }),
+      fc.integer({ min: 3, max: 7 }),
+    ),
     out: size,
     kernel: fc.constantFrom([1, 1], [3, 3], [2, 3]),
     stride: fc.constantFrom(1, 2),
