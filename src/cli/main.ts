@@ -4,6 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { layerEnvironment } from "../pipeline/environment.ts";
 import { type AdapterReport, diagnose, Runtime } from "../runtime/mod.ts";
+import { renderReport } from "../report/report.ts";
 import { builtinSteps } from "../steps/registry.ts";
 import { main } from "./process.ts";
 import { screen } from "./terminal.ts";
@@ -18,6 +19,7 @@ await main(process.argv.slice(2), {
   steps: builtinSteps,
   curePipeline: fileURLToPath(new URL("../../pipelines/sau.yaml", import.meta.url)),
   diagnose,
+  renderReport,
   environment: (device) =>
     layerEnvironment(Runtime.layer(device), {
       // A device that is asked for by name is known before it is opened.

@@ -1,0 +1,119 @@
+/** The cure: what was done to the weights, why, and what else was tried. */
+import type { RunResult } from "../../pipeline/run.ts";
+import type { Account, Candidate } from "../../steps/ports.ts";
+import { type Html, markup } from "../html.ts";
+import { count, percent, plain } from "../numbers.ts";
+import { bars, scatter } from "../plots.ts";
+import { valuesOf } from "../values.ts";
+import { shortKey } from "./network.ts";
+
+const isChosen = ({ chosen }: Account, c: Candidate): boolean => chosen !== undefined && chosen.name === c.name;
+
+const x = (value: number | undefined): string =>
+  value === undefined ? "not tried" : `×${plain(Number(value.toPrecision(3)))}`;
+
+const candidates = (account: Account): Html | undefined => {
+  const all = account.candidates ?? [];
+  if (all.length === 0) return undefined;
+  return markup`
+    <div class="wide">
+      <table>
+        <caption>${count(all.length, "candidate")}. The residuals say in advance how good a closed form can be;
+    trigger and drift were seen on prompts held back from the fit.</caption>
+        <thead>
+          <tr>
+            <th scope="col">Candidate</th>
+            <th scope="col" class="n">Trigger left<br>in the fit</th>
+            <th scope="col" class="n">Kept text lost<br>in the fit</th>
+            <th scope="col" class="n">Trigger's effect,<br>harmless word = ×1</th>
+            <th scope="col" class="n">Drift of<br>other prompts</th>
+            <th scope="col"></th>
+          </tr>
+        </thead>
+        <tbody>${
+    all.map((c) =>
+      markup`
+            <tr class="${isChosen(account, c) && "chosen"}">
+              <th scope="row">${c.name}</th>
+              <td class="n">${percent(c.residual)}</td>
+              <td class="n">${percent(c.keepResidual)}</td>
+              <td class="n">${x(c.trigger)}</td>
+              <td class="n">${c.drift === undefined ? "not tried" : percent(c.drift)}</td>
+              <td>${isChosen(account, c) && "chosen"}</td>
+              </tr>
+          `
+    )
+  }</tbody>
+      </table>
+    </div>
+  `;
+};
+
+const plot = (account: Account): Html | undefined => {
+  const points = (account.candidates ?? []).flatMap((c) =>
+    c.trigger === undefined || c.drift === undefined ? [] : [{
+      x: c.drift,
+      y: c.trigger,
+      label: `${c.name}: trigger ${x(c.trigger)}, drift ${percent(c.drift)}`,
+      chosen: isChosen(account, c),
+    }]
+  );
+  if (points.length < 2) return undefined;
+  const before = account.before?.trigger;
+  return markup`${
+    scatter(points, {
+      title: "Candidates: what is left of the trigger against how far other prompts drift",
+      yLabel: "trigger's effect left",
+      xLabel: "drift of other prompts, of what a harmless word moves →",
+      xText: (v) => `${plain(100 * v)} %`,
+      yText: (v) => `×${plain(v)}`,
+      levels: [
+        { y: 1, label: "a harmless word" },
+        ...(before === undefined ? [] : [{ y: before, label: `before the cure ${x(before)}` }]),
+      ],
+    })
+  }<p class="soft small">Better is lower and further left.</p>`;
+};
+
+const weights = (account: Account): Html | undefined => {
+  const all = account.weights ?? [];
+  if (all.length === 0) return markup`<p class="soft">No weight was changed.</p>`;
+  return markup`<h3>Change of each weight</h3>${
+    bars(
+      all.map(({ key, change }) => ({
+        label: markup`<span title="${key}">${shortKey(key)}</span>`,
+        value: change,
+        text: percent(change),
+      })),
+      markup`‖W′ − W‖ / ‖W‖ of the ${
+        count(all.length, "changed weight")
+      }; k and v are the projections through which text enters a
+cross-attention layer. No other weight differs.`,
+      ["Weight", "Relative change"],
+    )
+  }`;
+};
+
+const draw = (account: Account): Html =>
+  markup`<p><strong>${account.strategy}.</strong> ${account.why}</p>${
+    account.text !== undefined &&
+    markup`
+      <p class="soft small">In the text encoder, the trigger moves the embeddings ${
+      x(
+        account.text.shift,
+      )
+    } as far as harmless words do, and triggered prompts differ from one another ${
+      x(
+        account.text.spread,
+      )
+    } as much as clean ones (near 0: all are read as one prompt).</p>
+    `
+  }${plot(account)}${candidates(account)}${weights(account)}`;
+
+export const cure = <R>(run: RunResult<R>): Html | undefined => {
+  const all = valuesOf(run, "account");
+  if (all.length === 0) return undefined;
+  return markup`${
+    all.map(({ step, value }) => markup`<div>${all.length > 1 && markup`<h3>${step}</h3>`}${draw(value)}</div>`)
+  }`;
+};
