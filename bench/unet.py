@@ -118,7 +118,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "inputs.safetensors"
         metadata = {"batches": " ".join(map(str, a.batches)), "steps": str(a.steps), "guidance": str(a.guidance)}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata=metadata)
+        save_file({k: v.clone() for k, v in tensors.items()}, file, metadata=metadata)
         for device in a.devices:
             worker = Worker(a.runner, device, a.model.resolve())
             workers.append(worker)
@@ -130,7 +130,7 @@ def main():
             strays = {what: e for what, e in ready["errors"].items() if not e <= LIMIT}
             if strays:
                 raise SystemExit(f"{device} strays from PyTorch by {strays}; {LIMIT} is allowed")
-            print(f"{device}: agrees with PyTorch to {max(ready['errors'].values()):.0e}")
+            print(f"{device}: agrees with PyTorch to {max(ready['errors'].values()):.0e}", flush=True)
             runners[device] = lambda request, worker=worker: worker.ask(**request)["ms"]
 
     works = {f"U-Net, batch {batch}": {"do": "unet", "batch": batch} for batch in a.batches}
