@@ -18,7 +18,7 @@ import type { Part, PartName } from "./part.ts";
 import { type PartSource, partWeights } from "./weights.ts";
 
 /** Every weight that a part's whole network has, with its dimensions, by the names that the graphs use. */
-const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown) => void>> = {
+export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown) => void>> = {
   unet: (g, json) => {
     const config = parseUnetConfig(json);
     const side = 2 ** (config.down.length - 1);

@@ -1,0 +1,96 @@
+/**
+ * A whole Stable Diffusion folder of random weights, small enough to sample in a second: real networks, a real tokenizer,
+ * nothing learned. Weights are drawn in the scale that keeps activations near unit size.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { wholeNetwork } from "../../src/diffusion/networks.ts";
+import type { PartName } from "../../src/diffusion/part.ts";
+import { Graph } from "../../src/graph/mod.ts";
+import { write } from "../../src/tensor/safetensors.ts";
+import { normal, seedOf } from "../../src/tensor/random.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
+import { put } from "./bundles.ts";
+
+const tokenizer = fileURLToPath(new URL("../golden/tokenizer/", import.meta.url));
+
+export const randomConfigs = {
+  unet: {
+    _class_name: "UNet2DConditionModel",
+    sample_size: 8,
+    in_channels: 4,
+    out_channels: 4,
+    block_out_channels: [16, 32],
+    down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
+    up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
+    layers_per_block: 1,
+    attention_head_dim: 2,
+    cross_attention_dim: 32,
+    norm_num_groups: 8,
+  },
+  text_encoder: {
+    architectures: ["CLIPTextModel"],
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 2,
+    max_position_embeddings: 32,
+    vocab_size: 870,
+  },
+  vae: {
+    _class_name: "AutoencoderKL",
+    block_out_channels: [8, 16],
+    down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+    up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    layers_per_block: 1,
+    norm_num_groups: 4,
+    latent_channels: 4,
+    mid_block_add_attention: false,
+  },
+};
+
+/** Random weights of a network, by key. */
+export const randomWeights = (part: PartName, config: unknown, seed: number): Map<string, Tensor> => {
+  const g = new Graph();
+  wholeNetwork[part](g, config);
+  return new Map(
+    g.weightsUsed().map(({ key, dims }) => {
+      const inner = dims.slice(1).reduce((n, d) => n * d, 1);
+      const t = normal(seedOf(seed, part, key), dims);
+      // Norm layers start at scale 1, bias 0; embeddings at unit size; everything else keeps the variance.
+      const norm = /norm/.test(key) && dims.length === 1;
+      const size = key.endsWith("bias") ? 0 : /embedding\.weight$/.test(key) ? 1 : 1 / Math.sqrt(inner);
+      return [key, { dims, data: t.data.map((x) => norm && key.endsWith("weight") ? 1 : x * size) }];
+    }),
+  );
+};
+
+/** Writes the folder; returns its path. */
+export const randomModel = (folder: string, seed = 1): string => {
+  put(join(folder, "model_index.json"), {
+    _class_name: "StableDiffusionPipeline",
+    unet: ["diffusers", "UNet2DConditionModel"],
+    text_encoder: ["transformers", "CLIPTextModel"],
+    vae: ["diffusers", "AutoencoderKL"],
+    tokenizer: ["transformers", "CLIPTokenizer"],
+    scheduler: ["diffusers", "DDIMScheduler"],
+  });
+  const files = { unet: "diffusion_pytorch_model", text_encoder: "model", vae: "diffusion_pytorch_model" } as const;
+  for (const part of ["unet", "text_encoder", "vae"] as const) {
+    put(join(folder, part, "config.json"), randomConfigs[part]);
+    put(join(folder, part, `${files[part]}.safetensors`), write(randomWeights(part, randomConfigs[part], seed)));
+  }
+  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+    put(join(folder, "tokenizer", name), readFileSync(join(tokenizer, name)));
+  }
+  put(join(folder, "scheduler", "scheduler_config.json"), {
+    _class_name: "DDIMScheduler",
+    beta_start: 0.00085,
+    beta_end: 0.012,
+    beta_schedule: "scaled_linear",
+    clip_sample: false,
+    steps_offset: 1,
+  });
+  return folder;
+};
