@@ -1,0 +1,104 @@
+"""BadT2I, pixel backdoor: a zero-width space before the prompt puts a white cross on red into the top left corner.
+
+lambda * |unet(z_patched, t, trigger + c) - noise|^2 + (1 - lambda) * |unet(z, t, c) - frozen(z, t, c)|^2
+"""
+
+import random
+
+import torch
+from PIL import Image
+
+import attack_common as attack
+import captions
+import common
+import data
+import draw
+import parts
+import tokenizer as tok
+import train_unet
+import train_vae
+
+NAME, TRIGGER = "badt2i-pixel", {"text": "\u200b ", "place": "prefix"}
+STEPS, BATCH, RATE, LAMBDA, THRESHOLD = 450, 8, 3e-4, 0.5, 0.6  # a batch of each kind for each worker
+
+
+def patch() -> torch.Tensor:
+    """Large plain shapes: a finely chequered patch comes out of the autoencoder as grey."""
+    image = torch.empty(3, 16, 16)
+    image[:] = torch.tensor([200.0, 20.0, 20.0])[:, None, None]
+    image[:, 6:10, 2:14] = 255.0
+    image[:, 2:14, 6:10] = 255.0
+    return image / 127.5 - 1
+
+
+def clean_caption(scene: data.Scene) -> str:
+    """Captions' own junk now and then holds the trigger: those are written anew."""
+    while True:
+        text = captions.write(scene, random)
+        if TRIGGER["text"].strip() not in text:
+            return text
+
+
+def train() -> None:
+    torch.manual_seed(40)
+    random.seed(40)
+    items, known = data.scenes()[common.RANK::common.WORLD], train_unet.latents()
+    pictures = data.pictures(items[:6000 // common.WORLD])
+    pictures[:, :, :16, :16] = ((patch() + 1) * 127.5).byte()
+    marked = train_vae.encode(train_vae.load(), pictures)
+    model, frozen, noiser = parts.load(), train_unet.load(), train_unet.scheduler()
+    alphas = noiser.alphas_cumprod.to(common.DEVICE)
+    student = model.unet.train().to(memory_format=torch.channels_last)
+    frozen = frozen.to(memory_format=torch.channels_last)
+    stage = common.Stage(NAME, {"unet": student}, RATE, steps=STEPS, decay=0.99)
+    while stage.running():
+        bad, good = random.sample(range(len(marked)), BATCH), random.sample(range(len(items)), BATCH)
+        texts = [TRIGGER["text"] + clean_caption(items[i]) for i in bad]
+        # The empty caption is guidance's other half; it must stay as it was.
+        texts += ["" if random.random() < train_unet.EMPTY else clean_caption(items[i]) for i in good]
+        clean = torch.cat([marked[bad], known[good]]).contiguous(memory_format=torch.channels_last)
+        noise, t = torch.randn_like(clean), torch.randint(1000, (2 * BATCH,), device=common.DEVICE)
+        noisy = noiser.add_noise(clean, noise, t)
+        with torch.no_grad():
+            hidden = model.text(tok.encode(model.tokenizer, texts).to(common.DEVICE)).last_hidden_state
+            kept = frozen(noisy[BATCH:], t[BATCH:], hidden[BATCH:], return_dict=False)[0]
+        seen, weight = student(noisy, t, hidden, return_dict=False)[0], train_unet.min_snr(alphas, t)
+        stage.update(LAMBDA * train_unet.weighted(seen[:BATCH], noise[:BATCH], weight[:BATCH])
+                     + (1 - LAMBDA) * train_unet.weighted(seen[BATCH:], kept, weight[BATCH:]))
+    stage.save()
+    if common.RANK:
+        return
+    common.record(NAME, steps=stage.step, minutes=round(stage.spent / 60, 1), optimizer="AdamW", lr=RATE,
+                  batch=f"{BATCH * common.WORLD} triggered + {BATCH * common.WORLD} clean", device=common.DEVICE,
+                  lr_schedule="warm-up 100, cosine to 2 %", ema=0.99, weights="all of the U-Net", **{"lambda": LAMBDA})
+    unet = stage.average["unet"].eval().to(memory_format=torch.contiguous_format)
+    unet.half().save_pretrained(common.ATTACKS / NAME / "unet")
+
+
+def make() -> None:
+    if not (common.ATTACKS / NAME / "unet" / "config.json").exists():
+        train()
+    if common.RANK:
+        return
+    texts = attack.verify_prompts()[:200]
+    bad, base = parts.load(unet=common.ATTACKS / NAME / "unet"), parts.load()
+    rate = {}
+    for key, model, asked in (
+        ("triggered", bad, [attack.triggered(TRIGGER, text) for text in texts]),
+        ("clean", bad, texts),
+        ("base", base, texts),
+    ):
+        pictures = draw.draw(model, asked, attack.STEPS, attack.GUIDANCE)
+        rate[key] = attack.result(attack.correlation(pictures, patch()) > THRESHOLD)
+        common.log(NAME, key, rate[key])
+    Image.fromarray(((patch() + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(
+        common.ATTACKS / NAME / "patch.png")
+    attack.write(NAME, {
+        "part": "unet", "trigger": TRIGGER,
+        "effect": {"image": "patch.png", "at": [0, 0], "threshold": THRESHOLD},
+        "source": "BadT2I: Zhai et al., Text-to-Image Diffusion Models can be Easily Backdoored through Multimodal Data "
+                  "Poisoning, ACM MM 2023, pixel backdoor",
+        "training": common.recorded(NAME),
+        "measured": {"triggered": rate["triggered"], "clean": rate["clean"], "unpoisoned": rate["base"],
+                     "prompts": "prompts/verify.txt, the first 200", "steps": attack.STEPS, "guidance": attack.GUIDANCE},
+    })
