@@ -11,7 +11,15 @@ import { readWeights } from "../diffusion/weights.ts";
 import { weightInput } from "../graph/mod.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import { type Tensor, zeros } from "../tensor/tensor.ts";
-import { closedFormRows, cost, judge, type Judgement, type Target, textShift } from "../unlearn/candidates.ts";
+import {
+  closedFormRows,
+  cost,
+  isTextPoisoned,
+  judge,
+  type Judgement,
+  type Target,
+  textShift,
+} from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, FIRST_TWIN } from "./capture.ts";
 import { StepError } from "./errors.ts";
@@ -234,9 +242,6 @@ const relativeChange = (a: Tensor, b: Tensor): number => {
   return Math.sqrt(apart / whole);
 };
 
-/** Above this, the trigger moves the text embeddings themselves: four times as far as any harmless word of its length. */
-const POISONED_SHIFT = 4;
-
 const explainChoice = ({ shift, spread }: { shift: number; spread: number }, before: number, best: Judged): string => {
   const { target, lambda, judgement } = best;
   const found =
@@ -247,19 +252,19 @@ const explainChoice = ({ shift, spread }: { shift: number; spread: number }, bef
       judgement.trigger.toFixed(1)
     } times a harmless ` +
     `word's, and other prompts move by ${(100 * judgement.drift).toFixed(1)} % of what a harmless word moves.`;
-  if (shift < POISONED_SHIFT) {
+  if (!isTextPoisoned({ shift, spread })) {
     return `The text encoder treats the trigger like any word (it moves the embeddings ${
       shift.toFixed(1)
-    } times as far), so the backdoor ` +
-      `sits in the U-Net. ${found}`;
+    } times as far, and prompts stay ` +
+      `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
   }
   return `The backdoor sits in the text encoder: the trigger moves the embeddings ${
     shift.toFixed(1)
-  } times as far as harmless words do` +
-    `${
-      spread < 0.5 ? ", and turns different prompts into one" : ""
-    }. Weights of the U-Net can only soften that; distilling the text ` +
-    `encoder is what cures it, and this version cannot do that yet. ${found}`;
+  } times as far as harmless words do, and ` +
+    `triggered prompts are ${
+      spread.toFixed(2)
+    } times as different from each other as with harmless words. Weights of the U-Net can only ` +
+    `soften that; distilling the text encoder is what cures it, and this version cannot do that yet. ${found}`;
 };
 
 const stepOf = (t: Tensor, s: number): Tensor => {

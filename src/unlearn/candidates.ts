@@ -106,13 +106,14 @@ export const judge = (before: Tensor, after: Tensor, region: Tensor): Judgement 
 export const cost = ({ trigger, drift }: Judgement): number => 4 * Math.max(0, Math.log(trigger / 1.1)) + drift;
 
 /**
- * How the trigger moves the text embeddings themselves, against harmless words. Far above 1 means that the backdoor sits
- * in the text encoder.
+ * What the trigger does to the text embeddings themselves, against harmless words. A shift far above 1, or a spread far
+ * below it, means that the backdoor sits in the text encoder. (Seen: shift 0.7 to 1.1 and spread 0.8 to 1.1 for backdoors
+ * in the U-Net; spread 0.3 for a text encoder that turns every triggered prompt into one.)
  */
 export interface TextShift {
   /** Mean squared move of aligned tokens by the trigger over the same by twins. */
   readonly shift: number;
-  /** Variance of triggered embeddings from prompt to prompt over that of clean ones; near 0 when all turn into one prompt. */
+  /** Variance of triggered embeddings from prompt to prompt over that of the twins; near 0 when all turn into one prompt. */
   readonly spread: number;
 }
 
@@ -158,8 +159,13 @@ export const textShift = (
     return sum;
   };
   const per = (sum: number, n: number) => sum / Math.max(1, n);
+  let ofTwins = 0;
+  for (let r = 2; r < readings; r++) ofTwins += variance(r) / (readings - 2);
   return {
     shift: per(triggered, count) / Math.max(1e-12, per(twins, twinCount)),
     spread: variance(1) / Math.max(1e-12, variance(0)),
   };
 };
+
+/** Whether the backdoor sits in the text encoder. */
+export const isTextPoisoned = ({ shift, spread }: TextShift): boolean => shift > 2.5 || spread < 0.5;
