@@ -1,7 +1,7 @@
 /** Names and units of verify's figures, as a reader sees them. */
 import type { Figure } from "../steps/errors.ts";
 import { type FigureName, FIGURES } from "../steps/thresholds.ts";
-import { percent, plain } from "./numbers.ts";
+import { fixed, percent, plain } from "./numbers.ts";
 
 interface Look {
   readonly label: string;
@@ -31,12 +31,27 @@ const lookOf = (name: string): Look => Object.hasOwn(LOOKS, name) ? LOOKS[name a
 export const labelOf = (name: string): string => lookOf(name).label;
 export const isShare = (name: string): boolean => lookOf(name).share === true;
 
+/** The scale that a figure is drawn on: what is compared shares one. */
+export const scaleOf = (figure: Figure, all: readonly Figure[]): readonly [number, number] => {
+  const { name } = figure;
+  const numbers = (f: Figure) => [f.value, ...(f.interval ?? []), boundOf(f) ?? f.value];
+  const unit = name !== "clip_drop" && (isShare(name) || ["clean_cosine", "clean_ssim", "located_iou"].includes(name));
+  if (unit && numbers(figure).every((x) => x >= 0 && x <= 1)) return [0, 1];
+  const scores = /^clip(_triggered)?(_before)?$/u;
+  const values = scores.test(name)
+    ? all.filter((f) => scores.test(f.name)).flatMap(numbers)
+    : [...numbers(figure), ...(isShare(name) ? [0] : [])];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const pad = 0.1 * (high - low) || Math.abs(high) || 1;
+  return [low - pad, high + pad];
+};
+
 /** What a figure means; undefined for one of a user's own step. */
 export const meaningOf = (name: string): string | undefined =>
   Object.hasOwn(FIGURES, name) ? FIGURES[name as FigureName] : undefined;
 
 /** A value of the figure in its unit. */
-export const show = (name: string, value: number): string => isShare(name) ? percent(value) : plain(value);
+export const show = (name: string, value: number): string => isShare(name) ? percent(value) : fixed(value);
 
 /** The number that a threshold names; undefined when it is written in a way that is not known here. */
 export const boundOf = ({ threshold }: Figure): number | undefined => {
@@ -49,5 +64,5 @@ export const showThreshold = (figure: Figure): string => {
   const bound = boundOf(figure);
   if (bound === undefined) return figure.threshold ?? "";
   const sign = figure.threshold?.trim().startsWith(">") ? "≥" : "≤";
-  return `${sign} ${show(figure.name, bound).replace(/\.0+(?=\s%)/u, "")}`;
+  return `${sign} ${isShare(figure.name) ? percent(bound).replace(/\.0+(?=\s%)/u, "") : plain(bound)}`;
 };

@@ -12,6 +12,10 @@ export const plain = (x: number): string => {
   return minus(String(Number(x.toPrecision(3))));
 };
 
+/** As `plain`, with all three digits, so that numbers of a kind line up. */
+export const fixed = (x: number): string =>
+  Number.isInteger(x) || Math.abs(x) < 1e-3 || Math.abs(x) >= 100 ? plain(x) : minus(x.toPrecision(3));
+
 /** A share as `97.9 %`, unbroken. */
 export const percent = (x: number): string => {
   if (!Number.isFinite(x)) return plain(x);

@@ -77,7 +77,7 @@ export interface Point {
   readonly chosen: boolean;
 }
 
-const W = 520, H = 300, LEFT = 58, RIGHT = 16, TOP = 20, BOTTOM = 46;
+const W = 520, H = 300, LEFT = 58, RIGHT = 16, TOP = 36, BOTTOM = 46;
 
 /** Numbers 1, 2, 5 × 10ⁿ within a range, thinned until at most six are left. */
 const logTicks = (low: number, high: number): number[] => {
@@ -109,7 +109,7 @@ export interface ScatterOptions {
 export const scatter = (points: readonly Point[], o: ScatterOptions): Html => {
   const shown = points.filter(({ x, y }) => Number.isFinite(x) && y > 0 && Number.isFinite(y));
   const ys = [...shown.map((p) => p.y), ...o.levels.map((l) => l.y)].filter((y) => y > 0 && Number.isFinite(y));
-  const low = Math.min(...ys) / 1.25, high = Math.max(...ys) * 1.25;
+  const low = Math.min(...ys) / 1.5, high = Math.max(...ys) * 1.25;
   const right = largest(shown.map((p) => p.x), 1e-6) * 1.08;
   const px = (x: number) => (LEFT + (W - LEFT - RIGHT) * x / right).toFixed(1);
   const py = (y: number) => (H - BOTTOM - (H - TOP - BOTTOM) * (Math.log(y / low) / Math.log(high / low))).toFixed(1);
@@ -131,7 +131,7 @@ ${
     o.levels.map(({ y, label }) =>
       markup`
         <line class="level" x1="${LEFT}" x2="${W - RIGHT}" y1="${py(y)}" y2="${py(y)}" />
-        <text x="${W - RIGHT}" y="${py(y)}" dy="-6" text-anchor="end">${label}</text>
+        <text x="${LEFT + 4}" y="${py(y)}" dy="-6">${label}</text>
       `
     )
   }
@@ -151,18 +151,15 @@ ${
 </svg>`;
 };
 
-/** A value with its 95 % interval and the bound it must keep, as a line. */
+/** A value with its 95 % interval and the bound it must keep, as a line on a scale. */
 export const intervalLine = (
   value: number,
   interval: readonly [number, number] | undefined,
   bound: number | undefined,
-  isShare: boolean,
+  [low, high]: readonly [number, number],
 ): Html | undefined => {
   const all = [value, ...(interval ?? []), ...(bound === undefined ? [] : [bound])];
   if (!all.every(Number.isFinite) || (interval === undefined && bound === undefined)) return undefined;
-  const [min, max] = [Math.min(...all), Math.max(...all)];
-  const pad = 0.15 * (max - min) || Math.abs(max) || 1;
-  const [low, high] = isShare && min >= 0 && max <= 1 ? [0, 1] : [min - pad, max + pad];
   const at = (x: number) => (4 + 120 * (x - low) / (high - low)).toFixed(1);
   const said = [
     `${plain(value)}`,

@@ -64,6 +64,7 @@ thead th { font-weight: 500; color: var(--soft); font-size: .82rem; vertical-ali
 tbody th { font-weight: 500; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr.chosen > * { background: var(--faint); } tr.chosen > :first-child { box-shadow: inset 3px 0 var(--accent); padding-left: .8rem; }
+.body > div:first-child > .wide:first-child > table, .body > .wide:first-child > table { margin-top: 0; }
 .wide { overflow-x: auto; } .nowrap { white-space: nowrap; }
 .meaning { display: block; font-weight: 400; color: var(--soft); font-size: .84rem; line-height: 1.45; max-width: 26rem; }
 
@@ -94,8 +95,8 @@ mark { background: var(--mark); color: inherit; padding: .05em .15em; border-rad
 .prompt { font-family: var(--serif); font-size: 1.06rem; }
 .tokens { display: flex; flex-wrap: wrap; gap: .9rem .45rem; align-items: flex-end; margin: .8rem 0 2rem; padding: 0; list-style: none; }
 .tokens li { display: flex; flex-direction: column; align-items: center; min-width: 2.4rem; font-size: .9rem; }
-.tokens .column { height: 3.6rem; width: 100%; display: flex; align-items: flex-end; }
-.tokens .column i { display: block; width: 100%; min-height: 1px; background: var(--bar); }
+.tokens .column { height: 4.6rem; width: 100%; display: flex; flex-direction: column; justify-content: flex-end; align-items: center; }
+.tokens .column i { display: block; width: 1.5rem; flex: none; min-height: 1px; background: var(--bar); }
 .tokens .num { font-size: .75rem; color: var(--soft); }
 .tokens .piece { padding: .05rem .3rem; border-bottom: 2px solid transparent; }
 .tokens .ours .piece { border-bottom-color: var(--accent); background: var(--mark); }

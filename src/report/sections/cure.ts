@@ -99,14 +99,10 @@ const draw = (account: Account): Html =>
     account.text !== undefined &&
     markup`
       <p class="soft small">In the text encoder, the trigger moves the embeddings ${
-      x(
-        account.text.shift,
-      )
-    } as far as harmless words do, and triggered prompts differ from one another ${
-      x(
-        account.text.spread,
-      )
-    } as much as clean ones (near 0: all are read as one prompt).</p>
+      plain(account.text.shift)
+    } times as far as harmless words do, and triggered prompts differ from one another ${
+      plain(account.text.spread)
+    } times as much as clean ones (near 0: all are read as one prompt).</p>
     `
   }${plot(account)}${candidates(account)}${weights(account)}`;
 

@@ -1,24 +1,24 @@
 /** All figures with intervals and thresholds, what could not be measured, and the baseline that costs nothing. */
 import type { RunResult } from "../../pipeline/run.ts";
 import type { Figure } from "../../steps/errors.ts";
-import { boundOf, isShare, labelOf, meaningOf, show, showThreshold } from "../figures.ts";
+import { boundOf, labelOf, meaningOf, scaleOf, show, showThreshold } from "../figures.ts";
 import { type Content, type Html, markup } from "../html.ts";
 import { intervalLine } from "../plots.ts";
 import { type Kinds, valuesOf } from "../values.ts";
 
-const row = (figure: Figure): Html => {
+const row = (figure: Figure, all: readonly Figure[]): Html => {
   const { name, value, interval, passed, n } = figure;
   const label = labelOf(name);
   return markup`
     <tr>
-      <th scope="row">${label}<span class="meaning">${label !== name && markup`<code>${name}</code> `}${
+      <th scope="row">${label}<span class="meaning">${label !== name && markup`<code>${name}</code>: `}${
     meaningOf(name)
   }</span></th>
       <td class="n">${show(name, value)}</td>
       <td class="nowrap">${
     interval === undefined ? "" : `${show(name, interval[0])} to ${show(name, interval[1])}`
   }</td>
-      <td>${intervalLine(value, interval, boundOf(figure), isShare(name))}</td>
+      <td>${intervalLine(value, interval, boundOf(figure), scaleOf(figure, all))}</td>
       <td class="nowrap">${showThreshold(figure)}</td>
       <td class="nowrap">${
     passed === undefined
@@ -47,7 +47,7 @@ const table = (figures: readonly Figure[]): Html =>
             <th scope="col" class="n">n</th>
           </tr>
         </thead>
-        <tbody>${figures.map(row)}</tbody>
+        <tbody>${figures.map((f) => row(f, figures))}</tbody>
       </table>
     </div>
   `;

@@ -15,11 +15,11 @@ type Token = Scores["tokens"][number];
 const tokenRow = (tokens: readonly Token[], top: number): Html =>
   markup`<ol class="tokens">${
     tokens.map(({ piece, ofTrigger, score }) =>
-      markup`<li class="${ofTrigger && "ours"}"><span class="num">${
+      markup`<li class="${ofTrigger && "ours"}"><span class="column"><span class="num">${
         times(score)
-      }</span><span class="column" aria-hidden="true"><i style="height:${
-        (100 * Math.min(1, Math.max(0, score / top || 0))).toFixed(1)
-      }%"></i></span><span class="piece">${spelled(piece)}</span>${
+      }</span><i style="height:${
+        (3.2 * Math.min(1, Math.max(0, score / top || 0))).toFixed(2)
+      }rem"></i></span><span class="piece">${spelled(piece)}</span>${
         ofTrigger ? markup`<span class="num">trigger</span>` : markup`<span class="num">&#160;</span>`
       }</li>`
     )

@@ -100,7 +100,7 @@ export const prompts = <R>(run: RunResult<R>): Html | undefined => {
   if (all.length === 0) return undefined;
   return markup`${
     all.map(({ value: { prompts, skipped = [] } }) =>
-      markup`<p>${count(prompts.length, "prompt")} found and cured the trigger${
+      markup`<p>${count(prompts.length, "prompt")} served to find and cure the trigger${
         prompts[0] && `, each read clean, triggered, and as ${count(prompts[0].twins.length, "harmless twin")}`
       }. Verification took others.</p>
 <details><summary>Prompts and their first twins</summary><table><thead><tr><th scope="col">Prompt</th><th scope="col">Twin</th></tr></thead><tbody>${

@@ -34,7 +34,7 @@ const strongest = (map: Tensor): string => {
 const fieldTicks = (top: number): [number, string][] => {
   const steps = [3, 10, 30, 100, 300, 1000, 3000, 1e4, 1e5, 1e6].map(Math.log).filter((x) => x < 0.84 * top);
   return [[0, "×1 or less"], ...steps.map((x): [number, string] => [x / top, times(x)]), [1, times(top)]]
-    .filter(([at], i, all) => i === 0 || i === all.length - 1 || at as number > 0.26) as [number, string][];
+    .filter(([at], i, all) => i === 0 || i === all.length - 1 || at as number > 0.34) as [number, string][];
 };
 
 const fieldScale = (top: number): Html =>
@@ -43,7 +43,7 @@ const fieldScale = (top: number): Html =>
 const shapeWords = ({ shape, strength, coverage, promptCoverage, agreement }: ShapeReport): Content => {
   const known = SHAPES[shape];
   return markup`
-    <p><strong>${shape}.</strong> ${known ?? ""}</p>
+    <p><strong>${shape.slice(0, 1).toUpperCase()}${shape.slice(1)}.</strong> ${known ?? ""}</p>
     <p class="soft small">Chosen by these figures: at its strongest the trigger acts ${
     times(
       Math.log(strength),
