@@ -23,7 +23,7 @@ body {
 a { color: var(--accent); text-underline-offset: .2em; }
 a:focus-visible, summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
 h1, h2, h3 { font-family: var(--serif); font-weight: 600; line-height: 1.25; text-wrap: balance; }
-h1 { font-size: clamp(1.45rem, 3.4vw, 2.15rem); font-weight: 500; margin: .6rem 0 0; max-width: 46rem; text-wrap: pretty; }
+h1 { font-size: clamp(1.4rem, 3vw, 1.9rem); font-weight: 500; margin: .6rem 0 0; max-width: 50rem; text-wrap: pretty; }
 h2 { font-size: 1.4rem; margin: 0; }
 h3 { font-size: 1.08rem; margin: 2.6rem 0 .6rem; }
 .body > :first-child, .body > div > :first-child { margin-top: 0; }
@@ -66,6 +66,7 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 tr.chosen > * { background: var(--faint); } tr.chosen > :first-child { box-shadow: inset 3px 0 var(--accent); padding-left: .8rem; }
 .body > div:first-child > .wide:first-child > table, .body > .wide:first-child > table { margin-top: 0; }
 .wide { overflow-x: auto; } .nowrap { white-space: nowrap; }
+.wide tbody th { min-width: 11rem; }
 .meaning { display: block; font-weight: 400; color: var(--soft); font-size: .84rem; line-height: 1.45; max-width: 26rem; }
 
 .sheet { margin: 0 0 2.8rem; }

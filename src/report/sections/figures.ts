@@ -62,8 +62,8 @@ const baseline = (figures: readonly Figure[]): Html | undefined => {
   return markup`
     <h3>Against simply stripping the trigger</h3>
     <p>Whoever knows the trigger and sees every prompt can cut it out; the model then draws what the clean prompt draws. A cure that is
-    no better than that is worth nothing, so it stands beside it. What it gives beyond: the cured <em>weights</em> hold when the trigger is there,
-    in any tool, spelled and placed as the attacker likes, with nobody watching the prompts.</p>
+    no better than that is worth nothing, so it stands beside it. What it gives beyond: the cured <em>weights</em> must hold when
+    the trigger is there, in any tool that loads them, with nobody watching the prompts.</p>
     <div class="wide">
       <table>
         <thead>

@@ -72,12 +72,17 @@ export const pictures = <R>(run: RunResult<R>): Html | undefined => {
       const sheets = value.sheets ?? [];
       const { path, grid } = regionOn(inputOf(run, step, "mask")?.pooled, sheets[0]);
       const { sampling } = value;
+      const shape = inputOf(run, step, "field")?.shape?.shape;
       return markup`<div><p>Each row is one prompt, drawn five times from the same noise. The cure works when the second picture
 looks like its neighbours to the right and not like the first, and when the last two are alike. A harmless twin has an ordinary
 word where the trigger stands. None of these prompts was used for the cure.</p>
-${path !== "" && markup`<p class="soft small">The white outline is the located region, pooled over all prompts.</p>`}${
-        sheets.map((sheet) => sheetRow(sheet, path, grid))
-      }
+${
+        path !== "" &&
+        markup`<p class="soft small">The white outline is the located region, pooled over all prompts${
+          shape !== undefined && shape !== "local" &&
+          `; the trigger acts ${shape}, so in a single picture its place may differ`
+        }.</p>`
+      }${sheets.map((sheet) => sheetRow(sheet, path, grid))}
 ${
         sampling &&
         markup`

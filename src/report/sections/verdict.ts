@@ -59,6 +59,7 @@ const judgement = (verdict: Kinds["verdict"]): Html => {
 
 const facts = <R>(run: RunResult<R>): Content => {
   const text = valuesOf(run, "text").at(0)?.value;
+  const cached = run.steps.filter((s) => s.cached).length;
   const { device, started, seconds, pipeline } = run.manifest;
   const rows: [string, Content][] = [["Pipeline", [
     pipeline.name,
@@ -90,6 +91,7 @@ const facts = <R>(run: RunResult<R>): Content => {
   rows.push(["Run", [
     markup`<time datetime="${started}">${started.replace("T", " ").replace(/\.\d+Z$/u, " UTC")}</time>`,
     `, ${duration(seconds)} on ${device.kind}`,
+    cached > 0 && `; ${cached} of ${count(run.steps.length, "step")} came from the cache`,
   ]]);
   return markup`<dl class="facts">${
     rows.map(([term, value]) =>
