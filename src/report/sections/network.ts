@@ -30,7 +30,7 @@ const drawTokens = (tokens: readonly Token[]): Html | undefined => {
   const prompts = [...Map.groupBy(tokens, (t) => t.prompt).values()];
   const top = largest(tokens.map((t) => t.score), Math.log(2));
   return markup`<h3>Tokens</h3><p>How much changes inside the located region when a harmless token takes a token's place, over the
-same change in a twin. ×1 is an ordinary token; the tokens that set the backdoor off stand out.</p>
+same change in a twin. ×1 is an ordinary token; the tokens that set the backdoor off stand out. Bars are logarithmic.</p>
 ${prompts.slice(0, MOST).map((own) => tokenRow(own, top))}${
     prompts.length > MOST && markup`<p class="soft small">The first ${MOST} of ${prompts.length} prompts.</p>`
   }`;
@@ -55,7 +55,7 @@ const drawLayers = (layers: Scores["layers"]): Html | undefined => {
         strong: score === top,
       })),
       markup`How much further the trigger moves what text adds to each cross-attention layer than harmless words do (squared distance,
-in the order of the network).`,
+in the order of the network; bars are logarithmic).`,
       ["Layer", "Ratio"],
     )
   }`;
