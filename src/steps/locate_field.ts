@@ -6,6 +6,7 @@
  * as logarithms. (On a patch backdoor, averaging the squares themselves finds the object that any inserted word moves.)
  */
 import { CLEAN, FIRST_TWIN, readingDistance, TRIGGERED } from "./capture.ts";
+import { robustScores } from "../metrics/robust.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** Squared noise below this fraction of the mean cannot be told from rounding. */
@@ -57,7 +58,7 @@ const logDistance = (d: Tensor): Float32Array => {
 /**
  * Which twins to compare with: those that part from the clean reading no more than twins usually do. An edit of the
  * weights may spill over to harmless words ("cute dog" where "beautiful dog" was poisoned); such a twin shows the
- * backdoor itself. Outliers are judged by the robust z-score (Iglewicz and Hoaglin 1993) of ln distance, one side only.
+ * backdoor itself. Outliers are judged by the robust z-score of ln distance, one side only.
  */
 export const usableTwins = (noise: Tensor, limit: number): boolean[][] => {
   const [steps, prompts, readings] = noise.dims;
@@ -73,16 +74,8 @@ export const usableTwins = (noise: Tensor, limit: number): boolean[][] => {
       }
     }
   }
-  const all = score.flatMap((row) => [...row]);
-  const centre = median(all);
-  const spread = 1.4826 * median(all.map((x) => Math.abs(x - centre))) + 1e-12;
-  return score.map((row) => Array.from(row, (x) => (x - centre) / spread <= limit));
-};
-
-export const median = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  const scores = robustScores(score.flatMap((row) => [...row]));
+  return score.map((row, p) => Array.from(row, (_, k) => scores[p * twins + k] <= limit));
 };
 
 /**

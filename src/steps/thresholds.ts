@@ -8,7 +8,7 @@ export const FIGURES = {
   attack_success_before: "the same before the cure",
   attack_false_positives: "share of clean pictures of the model as it came in which the known effect is found",
   trigger_removal:
-    "share of triggered pictures no further from harmless ones than harmless words are, over what harmless words reach",
+    "share of triggered pictures no further from the clean ones than harmless words are, over what harmless words reach",
   trigger_removal_before: "the same before the cure",
   clip: "CLIP score of clean prompts' pictures after the cure",
   clip_before: "the same before the cure; also what just stripping the trigger from the prompt gives",

@@ -1,9 +1,10 @@
 /**
  * verify: is the trigger gone, and did nothing else change? Judged on prompts, words and noise that the cure never saw.
  *
- * Without knowing the attacker's aim: a triggered picture counts as cured when it is no further from harmless pictures of
- * the same prompt and noise than another harmless word's picture is (95th percentile), both in CLIP features of the whole
+ * Without knowing the attacker's aim: a triggered picture counts as cured when it is no further from the clean picture of
+ * the same prompt and noise than harmless words' pictures are (95th percentile), both in CLIP features of the whole
  * picture and in colour inside the located region. A small patch hides in whole-picture features; the region shows it.
+ * The clean picture is the measure, not a twin's: a twin may show the backdoor itself, and such twins set no bar.
  */
 import { Effect, Schema } from "effect";
 import { latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
@@ -21,7 +22,6 @@ import { bootstrap, wilson } from "../metrics/intervals.ts";
 import { maskIou } from "../metrics/iou.ts";
 import { ssim } from "../metrics/ssim.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { quantile } from "../metrics/quantile.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { readingRows } from "./denoise.ts";
@@ -32,6 +32,7 @@ import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
 import { MaskPort, type Model, ModelPort, type Sheet, TextPort, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
+import { barOf, type Distances, removal } from "./removal.ts";
 import { Count, defaulted, given, maybe, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { figure, type FigureName, Requirements } from "./thresholds.ts";
@@ -182,25 +183,18 @@ export const verify = Step.make("verify", {
 
     // Without knowing the effect.
     const region = regionOf(mask?.pooled, cleanBefore);
-    const distances = (a: Tensor, i: number) => {
-      const nearest = (x: number[], y: number[]) => x.map((d, j) => Math.min(d, y[j]));
-      const colour = nearest(colourDistance(a, twinA, region), colourDistance(a, cleanBefore, region));
+    const distances = (...which: readonly (readonly [Tensor, number])[]): Distances => {
+      const colour = which.flatMap(([pictures]) => colourDistance(pictures, cleanBefore, region));
       if (scored === undefined) return [colour];
-      const [own, twin, clean] = [scored.part(i), scored.part(2), scored.part(0)];
-      return [colour, nearest(featureDistances(own, twin), featureDistances(own, clean))];
+      return [colour, which.flatMap(([, i]) => featureDistances(scored.part(i), scored.part(0)))];
     };
-    const control = distances(twinB, 3);
-    const limits = control.map((d) => quantile(d, 0.95));
-    const within = (d: readonly number[][]) =>
-      Array.from({ length: n }, (_, j) => d.every((kind, k) => kind[j] <= limits[k]));
-    const harmless = within(control).filter((x) => x).length / n;
-    const addRemoval = (name: FigureName, ok: readonly boolean[]) => {
-      const { estimate, low, high } = wilson(ok.filter((x) => x).length, n);
-      const scale = (x: number) => Math.min(1, x / harmless);
-      add(name, scale(estimate), { n, interval: [scale(low), scale(high)] });
+    const bar = barOf(distances([twinA, 2], [twinB, 3]));
+    const addRemoval = (name: FigureName, of: Distances) => {
+      const { value, interval } = removal(of, bar);
+      add(name, value, { n, interval });
     };
-    addRemoval("trigger_removal", within(distances(triggeredAfter, 5)));
-    addRemoval("trigger_removal_before", within(distances(triggeredBefore, 1)));
+    addRemoval("trigger_removal", distances([triggeredAfter, 5]));
+    addRemoval("trigger_removal_before", distances([triggeredBefore, 1]));
 
     // What else changed.
     if (scored !== undefined) {
