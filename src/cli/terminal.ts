@@ -28,6 +28,13 @@ export const duration = (seconds: number): string => {
 
 /** Rows with their columns lined up. */
 export const table = (rows: ReadonlyArray<ReadonlyArray<string>>, indent = ""): string => {
-  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => (row[i] ?? "").length)));
-  return rows.map((row) => indent + row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd()).join("\n");
+  const last = (rows[0]?.length ?? 0) - 1;
+  // One long cell must not push the last column off the screen: cells before it are cut.
+  const shown = rows.map((row) =>
+    row.map((cell, i) => i < last && cell.length > WIDEST ? `${cell.slice(0, WIDEST - 1)}…` : cell)
+  );
+  const widths = (shown[0] ?? []).map((_, i) => Math.max(...shown.map((row) => (row[i] ?? "").length)));
+  return shown.map((row) => indent + row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd()).join("\n");
 };
+
+const WIDEST = 44;

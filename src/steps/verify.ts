@@ -53,7 +53,9 @@ export const verify = Step.make("verify", {
     clip: maybe(PathString).annotate({
       description: "A CLIPModel folder that scores pictures. Without it the figures that need one are left out.",
     }),
-    effect: maybe(KnownEffect),
+    effect: maybe(KnownEffect).annotate({
+      description: "What the backdoor draws, where that is known: a text, an exchanged word, or an image at a place.",
+    }),
     guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
     steps: Steps,
     seed: Seed,
