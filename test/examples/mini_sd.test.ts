@@ -32,7 +32,7 @@ describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
           "verdict.count=16",
         ],
       });
-      const environment = yield* layerEnvironment(testRuntime, { kind: "test" });
+      const environment = yield* layerEnvironment(testRuntime, { kind: "test", report: () => null });
       return yield* run(pipeline, { environment });
     })));
 
