@@ -21,6 +21,8 @@ export interface SampleOptions {
   readonly guidance: number;
   /** Indices of steps whose incoming latents are wanted. */
   readonly capture?: readonly number[];
+  /** Weights that the sampler takes as inputs, by input name. */
+  readonly weights?: Readonly<Record<string, Tensor>>;
   /** Called after each step of each batch, with the pictures×steps that are done. */
   readonly onStep?: (done: number, total: number) => Effect.Effect<void>;
 }
@@ -47,14 +49,26 @@ export const latentDims = (config: UnetConfig): readonly [number, number, number
 
 /**
  * Opens a sampler. The result maps context [n, L, D], uncond [1, L, D] and noise [n, C, h, w] to latents; with `blend`,
- * `clean` [n, L, D] is the context that flows in.
+ * `clean` [n, L, D] is the context that flows in; with `weightsAsInputs`, `settings.weights` feeds the weights it picks.
  */
-export const openSampler = Effect.fnUntraced(function* (bundle: Bundle, options: { readonly blend?: Blend } = {}) {
+export const openSampler = Effect.fnUntraced(function* (
+  bundle: Bundle,
+  options: { readonly blend?: Blend; readonly weightsAsInputs?: (key: string) => boolean } = {},
+) {
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [channels, height, width] = latentDims(config);
   const batch = batchFor(height, width);
   const length = bundle.tokenizer.maxLength;
-  const graph = stepGraph(config, { batch, channels, height, width, length, blend: options.blend !== undefined });
+  const { weightsAsInputs } = options;
+  const graph = stepGraph(config, {
+    batch,
+    channels,
+    height,
+    width,
+    length,
+    blend: options.blend !== undefined,
+    weightsAsInputs,
+  });
   const session = yield* openSession(
     options.blend === undefined ? "denoising step" : "blended denoising step",
     graph,
@@ -75,6 +89,7 @@ export const openSampler = Effect.fnUntraced(function* (bundle: Bundle, options:
     for (let begin = 0; begin < n; begin += batch) {
       const real = Math.min(batch, n - begin);
       const fixed: Record<string, Tensor> = {
+        ...settings.weights,
         context: rows(texts.context, begin, batch),
         uncond: texts.uncond,
         guidance: scalar(settings.guidance),
@@ -148,11 +163,13 @@ interface StepShape {
   readonly width: number;
   readonly length: number;
   readonly blend: boolean;
+  readonly weightsAsInputs: ((key: string) => boolean) | undefined;
 }
 
 /** next = keep · x + step · (ε_u + s (ε_c − ε_u)); with blend, next + M ⊙ (next_clean − next). */
 const stepGraph = (config: UnetConfig, s: StepShape): Graph => {
-  const g = new Graph();
+  const picks = s.weightsAsInputs;
+  const g = new Graph(picks === undefined ? {} : { weightsAsInputs: (_, key) => picks(key) });
   const dims = [s.batch, s.channels, s.height, s.width];
   const text = (name: string, n: number) => g.input(name, "float32", [n, s.length, config.cross_attention_dim]);
   const one = (name: string) => g.input(name, "float32", []);

@@ -3,43 +3,29 @@
  * over it.
  */
 import { Effect, Schema } from "effect";
-import { withChanges } from "../diffusion/bundle.ts";
 import { complete } from "../diffusion/alignment.ts";
-import { openEvaluator } from "../diffusion/evaluator.ts";
+import { readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
-import { readWeights } from "../diffusion/weights.ts";
-import { weightInput } from "../graph/mod.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import { type Tensor, zeros } from "../tensor/tensor.ts";
-import {
-  closedFormRows,
-  cost,
-  isTextPoisoned,
-  judge,
-  type Judgement,
-  type Target,
-  textShift,
-} from "../unlearn/candidates.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { closedFormRows, isTextPoisoned, type Target, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
-import { type Capture, FIRST_TWIN } from "./capture.ts";
 import { StepError } from "./errors.ts";
+import { Port } from "./port.ts";
 import {
   type Account,
   AccountPort,
   type Candidate,
   CapturePort,
-  type Field,
   FieldPort,
-  type Mask,
   MaskPort,
   ModelPort,
   type TextPairs,
   TextPort,
 } from "./ports.ts";
-import { Port } from "./port.ts";
-import { report } from "./progress.ts";
-import { defaulted, Fraction, Seed } from "./settings.ts";
+import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
+import { type Judged, search } from "./unlearn_search.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
@@ -63,6 +49,11 @@ const Settings = Schema.Struct({
   holdout: defaulted(
     Fraction.annotate({ description: "auto: share of the prompts that candidates are judged on, not fitted to." }),
     0.25,
+  ),
+  steps: Steps,
+  guidance: defaulted(
+    Schema.Finite.annotate({ description: "auto: guidance scale of the pictures that candidates are judged by." }),
+    4,
   ),
   seed: Seed,
 });
@@ -114,24 +105,41 @@ export const unlearn = Step.make("unlearn", {
     if (capture === undefined || field === undefined || mask === undefined) {
       return yield* wants("auto", "capture, field and mask, to judge candidates with");
     }
-    const held = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
     const order = shuffle(seedOf(settings.seed, "unlearn", "holdout"), everyPrompt);
-    const [validation, fit] = [order.slice(0, held), order.slice(held)];
+    const count = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
+    // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
+    const held = order.filter((p) => use[p].includes(true)).slice(0, count);
+    const fit = order.filter((p) => !held.includes(p));
+    if (held.length === 0) return yield* wants("auto", "twins that do not show the backdoor themselves");
     if (fit.length === 0) return yield* wants("auto", "more prompts than are held back");
-    const judged = yield* search(text, capture, field, mask, validation, (target) => fitOn(fit, target));
-    const best = judged.reduce((a, b) => cost(b.judgement) < cost(a.judgement) ? b : a);
+    const { steps, guidance, seed } = settings;
+    const { candidates: judged, best, before } = yield* search({
+      text,
+      capture,
+      field,
+      mask,
+      held,
+      fit: (target) => fitOn(fit, target),
+      steps,
+      guidance,
+      seed,
+    });
     // The chosen setting is solved again with every prompt: the held-back ones have done their work.
     const solution = solveClosedForm(fitOn(everyPrompt, best.target), best.lambda, best.mu);
     const { model, weights } = yield* applySolution(text, solution);
-    const candidates = judged.map((j) => ({ ...candidateOf(j.target, j.lambda, j.mu, j.solution), ...j.judgement }));
+    const candidates = judged.map((j) => ({
+      ...candidateOf(j.target, j.lambda, j.mu, j.solution),
+      ...j.judgement,
+      ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
+    }));
     return {
       model,
       account: {
         strategy: "closed-form",
-        why: explainChoice(shift, judged[0].before, best),
+        why: explainChoice(shift, before, best, judged.length),
         candidates,
         chosen: candidates[judged.indexOf(best)],
-        before: { trigger: judged[0].before },
+        before: { trigger: before },
         text: shift,
         weights,
       },
@@ -146,78 +154,6 @@ const candidateOf = (target: Target, lambda: number, mu: number, s: Solution): C
   name: `target ${target}, λ ${lambda}, μ ${mu}`,
   residual: s.residual,
   keepResidual: s.keepResidual,
-});
-
-/** What auto tries. Larger λ keeps more, smaller λ removes more; the ridge matters little beside it. */
-const TARGETS: readonly Target[] = ["twins", "both", "clean"];
-const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
-const MU = 1e-4;
-
-interface Judged {
-  readonly target: Target;
-  readonly lambda: number;
-  readonly mu: number;
-  readonly solution: Solution;
-  readonly judgement: Judgement;
-  /** The trigger's effect before any cure. */
-  readonly before: number;
-}
-
-/** Judges every candidate on the validation prompts, by what the U-Net predicts with its weights, on captured latents. */
-const search = Effect.fnUntraced(function* (
-  text: TextPairs,
-  capture: Capture,
-  field: Field,
-  mask: Mask,
-  validation: readonly number[],
-  fit: (target: Target) => ReturnType<typeof moments>,
-) {
-  const bundle = text.model.bundle;
-  // Clean, triggered and the first usable twin of each validation prompt.
-  const chosen = validation.flatMap((p) => {
-    const twin = field.use[p].indexOf(true);
-    return twin < 0 ? [] : [{ p, readings: [0, 1, FIRST_TWIN + twin] }];
-  });
-  if (chosen.length === 0) {
-    return yield* wants("auto", "validation prompts whose twins do not show the backdoor themselves");
-  }
-  const contexts = pickReadings(text.embeddings, chosen);
-  const before = capture.timesteps.map((_, s) => pickReadings(stepOf(capture.noise, s), chosen));
-  const latents = capture.timesteps.map((_, s) => pickRows(stepOf(capture.latents, s), chosen.map(({ p }) => p)));
-  const region = field.shape.shape === "local" ? mask.pooled : everywhere(mask.pooled);
-  const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter(isTextWeight);
-  const weights = yield* readWeights(bundle, "unet", keys);
-  const judgeAll = (after: readonly Tensor[]): Judgement => {
-    const each = after.map((noise, s) => judge(before[s], noise, region));
-    const log = each.reduce((sum, j) => sum + Math.log(j.trigger), 0) / each.length;
-    return { trigger: Math.exp(log), drift: each.reduce((sum, j) => sum + j.drift, 0) / each.length };
-  };
-  const uncured = judgeAll(before).trigger;
-
-  return yield* Effect.scoped(Effect.gen(function* () {
-    const evaluate = yield* openEvaluator(bundle, 3, { weightsAsInputs: isTextWeight });
-    const judged: Judged[] = [];
-    for (const target of TARGETS) {
-      const m = fit(target);
-      for (const lambda of LAMBDAS) {
-        yield* report({
-          done: judged.length,
-          total: TARGETS.length * LAMBDAS.length,
-          note: `trying target ${target}, λ ${lambda}`,
-        });
-        const solution = solveClosedForm(m, lambda, MU);
-        const feeds = Object.fromEntries(
-          keys.map((key, i) => [weightInput("unet", key), applyTo(weights[i], solution)]),
-        );
-        const after: Tensor[] = [];
-        for (const [s, timestep] of capture.timesteps.entries()) {
-          after.push((yield* evaluate(latents[s], contexts, timestep, feeds)).noise);
-        }
-        judged.push({ target, lambda, mu: MU, solution, judgement: judgeAll(after), before: uncured });
-      }
-    }
-    return judged;
-  }));
 });
 
 /** Writes W X over every text weight. */
@@ -242,16 +178,22 @@ const relativeChange = (a: Tensor, b: Tensor): number => {
   return Math.sqrt(apart / whole);
 };
 
-const explainChoice = ({ shift, spread }: { shift: number; spread: number }, before: number, best: Judged): string => {
-  const { target, lambda, judgement } = best;
+const explainChoice = (
+  { shift, spread }: { shift: number; spread: number },
+  before: number,
+  { target, lambda, judgement, drawn }: Judged,
+  tried: number,
+): string => {
+  const [trigger, was] = [judgement.trigger, before].map((x) => x.toFixed(1));
+  const pictures = drawn === undefined
+    ? ""
+    : ` Drawn with it, ${
+      Math.round(100 * drawn.outside)
+    } % of triggered pictures still part from the clean ones further than harmless ` +
+      `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
   const found =
-    `Of ${
-      TARGETS.length * LAMBDAS.length
-    } closed forms, target ${target} with λ ${lambda} did best on prompts it was ` +
-    `not fitted to: the trigger's effect there falls from ${before.toFixed(1)} to ${
-      judgement.trigger.toFixed(1)
-    } times a harmless ` +
-    `word's, and other prompts move by ${(100 * judgement.drift).toFixed(1)} % of what a harmless word moves.`;
+    `Of ${tried} closed forms, target ${target} with λ ${lambda} did best on prompts it was not fitted to: the trigger's ` +
+    `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
   if (!isTextPoisoned({ shift, spread })) {
     return `The text encoder treats the trigger like any word (it moves the embeddings ${
       shift.toFixed(1)
@@ -266,28 +208,3 @@ const explainChoice = ({ shift, spread }: { shift: number; spread: number }, bef
     } times as different from each other as with harmless words. Weights of the U-Net can only ` +
     `soften that; distilling the text encoder is what cures it, and this version cannot do that yet. ${found}`;
 };
-
-const stepOf = (t: Tensor, s: number): Tensor => {
-  const row = t.data.length / t.dims[0];
-  return { dims: t.dims.slice(1), data: t.data.subarray(s * row, (s + 1) * row) };
-};
-
-const pickRows = (t: Tensor, rows: readonly number[]): Tensor => {
-  const width = t.data.length / t.dims[0];
-  const out = zeros([rows.length, ...t.dims.slice(1)]);
-  rows.forEach((p, i) => out.data.set(t.data.subarray(p * width, (p + 1) * width), i * width));
-  return out;
-};
-
-/** [P, R, …] → [n, readings, …] */
-const pickReadings = (
-  t: Tensor,
-  chosen: readonly { readonly p: number; readonly readings: readonly number[] }[],
-): Tensor => {
-  const [, all, ...rest] = t.dims;
-  const flat: Tensor = { dims: [t.dims[0] * all, ...rest], data: t.data };
-  const picked = pickRows(flat, chosen.flatMap(({ p, readings }) => readings.map((r) => p * all + r)));
-  return { dims: [chosen.length, chosen[0].readings.length, ...rest], data: picked.data };
-};
-
-const everywhere = (t: Tensor): Tensor => ({ dims: t.dims, data: new Float32Array(t.data.length).fill(1) });

@@ -99,11 +99,16 @@ export const judge = (before: Tensor, after: Tensor, region: Tensor): Judgement 
   return { trigger: Math.exp(trigger), drift: drift / floor };
 };
 
-/**
- * The better of two judgements: no trace of the trigger first (within a tenth of a harmless word's effect), then the
- * least drift. Returns a cost; smaller is better.
- */
-export const cost = ({ trigger, drift }: Judgement): number => 4 * Math.max(0, Math.log(trigger / 1.1)) + drift;
+/** The candidates that no other beats in both trigger and drift, from least drift to least trigger. */
+export const pareto = <A extends { readonly judgement: Judgement }>(candidates: readonly A[]): A[] => {
+  const sorted = candidates.toSorted((a, b) => a.judgement.drift - b.judgement.drift);
+  let least = Infinity;
+  return sorted.filter(({ judgement: { trigger } }) => {
+    const better = trigger < least;
+    least = Math.min(least, trigger);
+    return better;
+  });
+};
 
 /**
  * What the trigger does to the text embeddings themselves, against harmless words. A shift far above 1, or a spread far

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { normal } from "../../src/tensor/random.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { closedFormRows, cost, judge, textShift } from "../../src/unlearn/candidates.ts";
+import { closedFormRows, judge, pareto, textShift } from "../../src/unlearn/candidates.ts";
 
 const [P, R, L, D] = [3, 4, 5, 6];
 const embeddings = normal(7, [P, R, L, D]);
@@ -59,9 +59,10 @@ describe("judging a candidate", () => {
     assert.ok(judge(before, after, region).trigger < 1e-12);
   });
 
-  it("costs order removal before drift", () => {
-    assert.ok(cost({ trigger: 1, drift: 0.5 }) < cost({ trigger: 5, drift: 0 }));
-    assert.ok(cost({ trigger: 0.9, drift: 0.1 }) < cost({ trigger: 0.8, drift: 0.2 }));
+  it("the Pareto front holds what no other candidate beats in both", () => {
+    const of = (trigger: number, drift: number) => ({ judgement: { trigger, drift } });
+    const [a, b, c, d] = [of(5, 0.1), of(2, 0.2), of(3, 0.3), of(1, 0.9)];
+    assert.deepEqual(pareto([d, c, b, a]), [a, b, d]);
   });
 });
 
