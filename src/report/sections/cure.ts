@@ -19,7 +19,7 @@ const candidates = (account: Account): Html | undefined => {
     <div class="wide">
       <table>
         <caption>${count(all.length, "candidate")}. The residuals say in advance how good a closed form can be;
-    trigger and drift were seen on prompts held back from the fit.</caption>
+    trigger and drift were seen in the predicted noise, on prompts held back from the fit; the best trade-offs were then drawn with.</caption>
         <thead>
           <tr>
             <th scope="col">Candidate</th>
@@ -27,6 +27,8 @@ const candidates = (account: Account): Html | undefined => {
             <th scope="col" class="n">Kept text lost<br>in the fit</th>
             <th scope="col" class="n">Trigger's effect,<br>harmless word = ×1</th>
             <th scope="col" class="n">Drift of<br>other prompts</th>
+            <th scope="col" class="n">Pictures<br>beyond harmless</th>
+            <th scope="col" class="n">Drift of<br>clean pictures</th>
             <th scope="col"></th>
           </tr>
         </thead>
@@ -39,6 +41,8 @@ const candidates = (account: Account): Html | undefined => {
               <td class="n">${percent(c.keepResidual)}</td>
               <td class="n">${x(c.trigger)}</td>
               <td class="n">${c.drift === undefined ? "not tried" : percent(c.drift)}</td>
+              <td class="n">${c.drawn === undefined ? "–" : percent(c.drawn.outside)}</td>
+              <td class="n">${c.drawn === undefined ? "–" : percent(c.drawn.drift)}</td>
               <td>${isChosen(account, c) && "chosen"}</td>
               </tr>
           `
@@ -102,7 +106,7 @@ const draw = (account: Account): Html =>
       plain(account.text.shift)
     } times as far as harmless words do, and triggered prompts differ from one another ${
       plain(account.text.spread)
-    } times as much as clean ones (near 0: all are read as one prompt).</p>
+    } times as much as with harmless words (near 0: all are read as one prompt).</p>
     `
   }${plot(account)}${candidates(account)}${weights(account)}`;
 
