@@ -1,5 +1,6 @@
 """A small CLIPModel: its text half conditions the U-Net, both halves score pictures."""
 
+import json
 import random
 
 import torch
