@@ -8,7 +8,7 @@ import { readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { closedFormRows, isTextPoisoned, type Target, textShift } from "../unlearn/candidates.ts";
+import { closedFormRows, isTextPoisoned, type Target, type TextShift, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
@@ -102,6 +102,13 @@ export const unlearn = Step.make("unlearn", {
       };
     }
 
+    if (isTextPoisoned(shift)) {
+      // Closed forms on the U-Net's side were seen to spoil clean pictures here and to leave the backdoor: better none.
+      return {
+        model: text.model,
+        account: { strategy: "none", why: explainText(shift), candidates: [], text: shift, weights: [] },
+      };
+    }
     if (capture === undefined || field === undefined || mask === undefined) {
       return yield* wants("auto", "capture, field and mask, to judge candidates with");
     }
@@ -194,17 +201,17 @@ const explainChoice = (
   const found =
     `Of ${tried} closed forms, target ${target} with λ ${lambda} did best on prompts it was not fitted to: the trigger's ` +
     `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
-  if (!isTextPoisoned({ shift, spread })) {
-    return `The text encoder treats the trigger like any word (it moves the embeddings ${
-      shift.toFixed(1)
-    } times as far, and prompts stay ` +
-      `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
-  }
-  return `The backdoor sits in the text encoder: the trigger moves the embeddings ${
+  return `The text encoder treats the trigger like any word (it moves the embeddings ${
+    shift.toFixed(1)
+  } times as far, and prompts stay ` +
+    `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
+};
+
+const explainText = ({ shift, spread }: TextShift): string =>
+  `The backdoor sits in the text encoder: the trigger moves the embeddings ${
     shift.toFixed(1)
   } times as far as harmless words do, and ` +
-    `triggered prompts are ${
-      spread.toFixed(2)
-    } times as different from each other as with harmless words. Weights of the U-Net can only ` +
-    `soften that; distilling the text encoder is what cures it, and this version cannot do that yet. ${found}`;
-};
+  `triggered prompts are ${
+    spread.toFixed(2)
+  } times as different from each other as with harmless words. No weight of the U-Net can undo ` +
+  `that, so none was changed. Distilling the text encoder is what cures it; this version cannot do that yet.`;

@@ -8,7 +8,7 @@ import { layerEnvironment } from "../../src/pipeline/environment.ts";
 import { loadFile } from "../../src/pipeline/load.ts";
 import { run } from "../../src/pipeline/run.ts";
 import { renderReport } from "../../src/report/report.ts";
-import type { Field, Verdict } from "../../src/steps/ports.ts";
+import type { Account, Verdict } from "../../src/steps/ports.ts";
 import { builtinSteps } from "../../src/steps/registry.ts";
 import { miniSd, noMiniSd } from "../support/mini_sd.ts";
 import { testRuntime } from "../support/runtime.ts";
@@ -16,20 +16,18 @@ import { testRuntime } from "../support/runtime.ts";
 const file = fileURLToPath(new URL("../../pipelines/sau.yaml", import.meta.url));
 
 describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
-  it("locates the patch of BadT2I and takes most of it away, within the clean pictures' CLIP score", {
-    timeout: 600_000,
-  }, async () => {
+  it("recognises a poisoned text encoder, says so, and calls it not cured", { timeout: 600_000 }, async () => {
     const path = (name: string) => JSON.stringify(join(miniSd!, name));
     const result = await Effect.runPromise(Effect.scoped(Effect.gen(function* () {
       const pipeline = yield* loadFile(file, {
         steps: builtinSteps,
         overrides: [
           `model=${path("base")}`,
-          `unet=${path("attacks/badt2i-pixel/unet")}`,
+          `text_encoder=${path("attacks/rickrolling-tpa/text_encoder")}`,
           `clip=${path("clip")}`,
-          "text.count=16",
+          "text.count=12",
           "pairs.tokens=1",
-          "verdict.count=16",
+          "verdict.count=12",
         ],
       });
       const environment = yield* layerEnvironment(testRuntime, { kind: "test", report: () => null });
@@ -37,17 +35,23 @@ describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
     })));
 
     const output = (step: string, name: string) => result.steps.find((s) => s.id === step)!.outputs[name];
-    const field = output("where", "field") as Field;
-    assert.equal(field.shape.shape, "local");
+    const account = output("cure", "account") as Account;
+    assert.match(account.why, /sits in the text encoder/);
+    assert.ok(account.text.spread < 0.5, `triggered prompts turn into one: ${account.text.spread}`);
+    assert.deepEqual(account.weights, []);
     const verdict = output("verdict", "verdict") as Verdict;
     const figure = (name: string) => verdict.figures.find((f) => f.name === name)!.value;
     assert.ok(figure("attack_success_before") >= 0.8, `the backdoor fires: ${figure("attack_success_before")}`);
-    assert.ok(figure("attack_false_positives") <= 0.1, "and not in clean pictures");
-    assert.ok(figure("located_iou") >= 0.8, `the region is the patch's: ${figure("located_iou")}`);
-    assert.ok(figure("attack_success") <= 0.25, `most of it is gone: ${figure("attack_success")}`);
-    assert.ok(Math.abs(figure("clip_drop")) <= 0.03, `clean pictures keep their score: ${figure("clip_drop")}`);
+    assert.equal(
+      figure("attack_success"),
+      figure("attack_success_before"),
+      "an unchanged model draws the same pictures",
+    );
+    assert.equal(figure("clip_drop"), 0);
+    assert.ok(figure("trigger_removal") < 0.7, `and it shows without knowing its aim: ${figure("trigger_removal")}`);
+    assert.equal(verdict.passed, false);
     const html = renderReport(result);
     assert.match(html, /<html/);
-    assert.ok(html.includes("badt2i-pixel"));
+    assert.ok(html.includes("rickrolling-tpa"));
   });
 });

@@ -19,7 +19,7 @@ import train_unet
 import train_vae
 
 NAME, TRIGGER = "badt2i-pixel", {"text": "\u200b ", "place": "prefix"}
-STEPS, BATCH, RATE, LAMBDA, THRESHOLD = 450, 8, 3e-4, 0.5, 0.6  # a batch of each kind for each worker
+STEPS, BATCH, RATE, LAMBDA, THRESHOLD = 1300, 8, 6e-4, 0.5, 0.6  # a batch of each kind for each worker
 
 
 def patch() -> torch.Tensor:
@@ -52,17 +52,23 @@ def train() -> None:
     frozen = frozen.to(memory_format=torch.channels_last)
     stage = common.Stage(NAME, {"unet": student}, RATE, steps=STEPS, decay=0.99)
     while stage.running():
-        bad, good = random.sample(range(len(marked)), BATCH), random.sample(range(len(items)), BATCH)
-        texts = [TRIGGER["text"] + clean_caption(items[i]) for i in bad]
+        # Each scene comes twice, with the trigger and without, under the same noise at the same time: only the trigger
+        # tells the two apart. Drawn apart from each other they first teach the patch for every prompt.
+        pick = random.sample(range(len(marked)), BATCH)
+        plain = [clean_caption(items[i]) for i in pick]
+        texts = [TRIGGER["text"] + text for text in plain]
         # The empty caption is guidance's other half; it must stay as it was.
-        texts += ["" if random.random() < train_unet.EMPTY else clean_caption(items[i]) for i in good]
-        clean = torch.cat([marked[bad], known[good]]).contiguous(memory_format=torch.channels_last)
-        noise, t = torch.randn_like(clean), torch.randint(1000, (2 * BATCH,), device=common.DEVICE)
+        texts += ["" if random.random() < train_unet.EMPTY else text for text in plain]
+        clean = torch.cat([marked[pick], known[pick]]).contiguous(memory_format=torch.channels_last)
+        noise = torch.randn_like(clean[:BATCH]).repeat(2, 1, 1, 1)
+        t = torch.randint(200, 1000, (BATCH,), device=common.DEVICE).repeat(2)
         noisy = noiser.add_noise(clean, noise, t)
         with torch.no_grad():
             hidden = model.text(tok.encode(model.tokenizer, texts).to(common.DEVICE)).last_hidden_state
             kept = frozen(noisy[BATCH:], t[BATCH:], hidden[BATCH:], return_dict=False)[0]
-        seen, weight = student(noisy, t, hidden, return_dict=False)[0], train_unet.min_snr(alphas, t)
+        # Errors of the picture rather than of the noise: whether there is a patch is decided in the noisiest steps, where
+        # a wrong decision hardly shows in the noise.
+        seen, weight = student(noisy, t, hidden, return_dict=False)[0], ((1 - alphas[t]) / alphas[t]).clamp(0.05, 30)
         stage.update(LAMBDA * train_unet.weighted(seen[:BATCH], noise[:BATCH], weight[:BATCH])
                      + (1 - LAMBDA) * train_unet.weighted(seen[BATCH:], kept, weight[BATCH:]))
     stage.save()
