@@ -336,7 +336,7 @@ describe("bundle: mini-SD", { skip: noMiniSd }, () => {
   it("opens, alone and with each attack's part", async () => {
     const base = join(miniSd ?? "", "base");
     assert.ok((await open(base)).parts.unet.header.entries.size > 100);
-    const attacked = await open(base, [join(miniSd ?? "", "attacks", "badt2i-pixel")]);
+    const attacked = await open(base, [join(miniSd ?? "", "attacks", "eviledit")]);
     assert.notEqual(attacked.parts.unet.sha256, (await open(base)).parts.unet.sha256);
   });
 });
