@@ -25,9 +25,9 @@ describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
           `model=${path("base")}`,
           `text_encoder=${path("attacks/rickrolling-tpa/text_encoder")}`,
           `clip=${path("clip")}`,
-          "text.count=12",
-          "pairs.tokens=1",
-          "verdict.count=12",
+          "text.count=6",
+          "pairs.tokens=0",
+          "verdict.count=6",
         ],
       });
       const environment = yield* layerEnvironment(testRuntime, { kind: "test", report: () => null });
