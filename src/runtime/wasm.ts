@@ -1,17 +1,21 @@
 /** WebAssembly on the CPU: there on every machine, the last resort of `auto`. */
 import { Effect } from "effect";
+import process from "node:process";
 import { type Backend, Missing } from "./backend.ts";
 import { cores } from "./host.ts";
 import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
 
-/** More threads than this cost 15 MB and 50 ms each at the start and bring nothing for networks of this size. */
-const MOST_THREADS = 32;
+/**
+ * One thread, unless SAU_WASM_THREADS asks for more. With two, runs that hold several sessions at once were seen to stand
+ * still for minutes under Deno 2.9.6 (onnxruntime-web 1.30.0): slow and certain beats fast and stuck.
+ */
+const wanted = (): number => Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || 1));
 
 /** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
 let started: number | undefined;
 
-export const wasm = (threads = Math.min(cores(), MOST_THREADS)): Backend => ({
+export const wasm = (threads = wanted()): Backend => ({
   name: "wasm",
   find: () =>
     Effect.tryPromise({
