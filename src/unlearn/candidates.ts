@@ -113,7 +113,7 @@ export const pareto = <A extends { readonly judgement: Judgement }>(candidates: 
 /**
  * What the trigger does to the text embeddings themselves, against harmless words. A shift far above 1, or a spread far
  * below it, means that the backdoor sits in the text encoder. (Seen: shift 0.7 to 1.1 and spread 0.8 to 1.1 for backdoors
- * in the U-Net; spread 0.3 for a text encoder that turns every triggered prompt into one.)
+ * in the U-Net; spread 0.03 to 0.3 for text encoders that turn every triggered prompt into one.)
  */
 export interface TextShift {
   /** Mean squared move of aligned tokens by the trigger over the same by twins. */
