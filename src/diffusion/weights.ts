@@ -1,5 +1,6 @@
 /** The bytes of a part's weights, with changes patched in, and where each tensor lies in them. */
 import { Effect } from "effect";
+import type { WeightPlace } from "../graph/mod.ts";
 import type { DType, Tensor } from "../tensor/tensor.ts";
 import { encodeAs, type FileDType, type Header, parseHeader, readTensor, write } from "../tensor/safetensors.ts";
 import { BundleError } from "./errors.ts";
@@ -12,15 +13,6 @@ export interface PartSource {
   readonly parts: Readonly<Partial<Record<PartName, Part>>>;
   /** New values by part and key, over those of the files. */
   readonly changed: ReadonlyMap<PartName, ReadonlyMap<string, Tensor>>;
-}
-
-/** Where a tensor lies: `path` names one of `external`; offset and length count bytes. */
-export interface WeightPlace {
-  readonly path: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly dtype: DType;
-  readonly dims: readonly number[];
 }
 
 /** A part's weights for a graph: the bytes to hand to the runtime, and where each weight lies in them. */

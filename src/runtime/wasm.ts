@@ -19,7 +19,7 @@ export const wasm = (threads = wanted()): Backend => ({
   name: "wasm",
   find: () =>
     Effect.tryPromise({
-      // The bare entry is the one whose threads work in Deno and in Bun.
+      // The bare entry is the one that starts threads in both runtimes.
       try: () => import("onnxruntime-web"),
       catch: (error) =>
         new Missing({
