@@ -50,6 +50,11 @@ export const parseOverride = (argument: string, spec: Spec): Override | Problem 
   const raw = argument.slice(equals + 1);
   const keys = argument.slice(0, equals).trim().split(".");
   const value: SetValue = { _tag: "set", argument, raw, parsed: parsed(raw) };
+  // The whole path is understood too, as references in the file write it, even where a parameter is called "steps".
+  if (keys[0] === "steps" && keys.length > 2 && Object.hasOwn(spec.steps, keys[1])) {
+    return { path: ["steps", keys[1], "with", ...keys.slice(2)], value };
+  }
+  if (keys[0] === "params" && keys.length > 1 && Object.hasOwn(spec.params, keys[1])) return { path: keys, value };
   if (Object.hasOwn(spec.params, keys[0]) && (keys.length === 1 || !Object.hasOwn(spec.steps, keys[0]))) {
     return { path: ["params", ...keys], value };
   }

@@ -322,6 +322,15 @@ describe("--set", () => {
     });
   });
 
+  it("takes the whole path as references write it, even where a parameter is called steps", async () => {
+    const text = good.replace("params: {", "params: { steps: 3,");
+    assert.notEqual(text, good);
+    const loaded = await pipeline(text, ["steps.twice.note=12", "params.factor=5"]);
+    const twice = Object(loaded.steps.find(({ id }) => id === "twice")!.settings);
+    assert.equal(Reflect.get(twice, "note"), "12");
+    assert.equal(Reflect.get(twice, "by"), 5);
+  });
+
   it("means paths from the current folder, where the file means its own", async () => {
     assert.deepEqual((await settings("file=sub/x.txt")).in, { file: resolve("sub/x.txt"), log: "/dev/null" });
     assert.deepEqual((await settings("in.file=sub/x.txt")).in, { file: resolve("sub/x.txt"), log: "/dev/null" });
