@@ -41,7 +41,21 @@ export interface Lowering {
   readonly floats: (values: readonly number[]) => string;
 }
 
-/** An operation: its shape rule and its ONNX form stand together. One output each. */
+/** One application of an operation, as its gradient rule sees it. */
+export interface Application {
+  readonly inputs: readonly Value[];
+  readonly attributes: Attributes;
+  /** The result. A rule that needs it uses it, rather than computing it a second time. */
+  readonly output: Value;
+}
+
+/**
+ * Gradient of a loss with respect to input `i` of an application, of that input's shape, given `dy`, the gradient with
+ * respect to its output. It is asked for float32 inputs only, and only for those whose gradient is needed.
+ */
+export type GradientRule = (dy: Value, at: Application, i: number) => Value;
+
+/** An operation: its shape rule, its ONNX form and its gradient rule stand together. One output each. */
 export interface Op {
   readonly type: string;
   /** ONNX domain; the default is the standard one. */
@@ -55,6 +69,8 @@ export interface Op {
     lowering: Lowering,
     output: ValueType,
   ) => { readonly inputs: readonly string[]; readonly attributes: Attributes };
+  /** How gradients pass from the output to the inputs; without it, `gradient` refuses to pass. */
+  readonly gradient?: GradientRule;
 }
 
 /** A graph that does not fit together: which operation, what it was given and what it wanted. */
@@ -79,6 +95,7 @@ export class Graph {
   #count = 0;
   readonly #known = new Map<string, Value>();
   readonly #asInput: (part: string, key: string) => boolean;
+  readonly #weightInputs = new Set<Value>();
 
   /** @param options.weightsAsInputs chooses weights that the caller feeds at run time (candidates of a cure, trained weights). */
   constructor(options: { weightsAsInputs?: (part: string, key: string) => boolean } = {}) {
@@ -102,10 +119,19 @@ export class Graph {
 
   /** Reader of the weights of one part (`unet`, `vae`, …). A weight is float32 in the graph whatever its file holds. */
   weights(part: string): WeightReader {
-    return (key, dims) =>
-      this.#asInput(part, key)
-        ? this.input(weightInput(part, key), "float32", dims)
-        : this.#shared(`weight ${part} ${key}`, { dtype: "float32", dims }, () => ({ kind: "weight", part, key }));
+    return (key, dims) => {
+      if (!this.#asInput(part, key)) {
+        return this.#shared(`weight ${part} ${key}`, { dtype: "float32", dims }, () => ({ kind: "weight", part, key }));
+      }
+      const value = this.input(weightInput(part, key), "float32", dims);
+      this.#weightInputs.add(value);
+      return value;
+    };
+  }
+
+  /** The inputs that feed weights, in the order of first use. */
+  weightInputs(): Value[] {
+    return [...this.#weightInputs];
   }
 
   /** A constant tensor. Constants are compared by identity; scalars by value. */
@@ -131,6 +157,14 @@ export class Graph {
     }));
   }
 
+  /** A row of whole numbers as int32, shared by all that ask for the same. */
+  intRow(values: readonly number[]): Value {
+    return this.#shared(`ints ${values}`, { dtype: "int32", dims: [values.length] }, () => ({
+      kind: "constant",
+      tensor: { dims: [values.length], data: Int32Array.from(values) },
+    }));
+  }
+
   /** Names a value as a result of the graph. */
   output(name: string, value: Value): void {
     checkName("output", name);
@@ -148,12 +182,12 @@ export class Graph {
     return this.#shared(key, undefined, () => ({ kind: "node", op, inputs, attributes }));
   }
 
-  /** Values that the outputs need, each after those it is made from. */
-  reachable(): Value[] {
+  /** Values that the outputs, or the given values, need: each after those it is made from. */
+  reachable(from: readonly Value[] = this.outputs.map((o) => o.value)): Value[] {
     const order: Value[] = [];
     const seen = new Set<Value>();
     // An explicit stack: a deep network would overflow a recursive walk.
-    const stack: { value: Value; entered: boolean }[] = this.outputs.map((o) => ({ value: o.value, entered: false }));
+    const stack: { value: Value; entered: boolean }[] = from.map((value) => ({ value, entered: false }));
     while (stack.length > 0) {
       const { value, entered } = stack.pop()!;
       if (entered) {

@@ -1,6 +1,8 @@
-/** The graph: build with operations, compile to ONNX. */
+/** The graph: build with operations, take gradients, compile to ONNX. */
+export * from "./gradient.ts";
 export * from "./graph.ts";
 export * from "./onnx.ts";
+export * from "./ops/conv.ts";
 export * from "./ops/elementwise.ts";
 export * from "./ops/linear.ts";
 export * from "./ops/normalize.ts";

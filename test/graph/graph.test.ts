@@ -3,7 +3,8 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Graph, GraphError, type Value } from "../../src/graph/graph.ts";
 import { activation, add, less, mul, where } from "../../src/graph/ops/elementwise.ts";
-import { conv2d, linear, matmul } from "../../src/graph/ops/linear.ts";
+import { conv2d } from "../../src/graph/ops/conv.ts";
+import { linear, matmul } from "../../src/graph/ops/linear.ts";
 import { groupNorm, layerNorm } from "../../src/graph/ops/normalize.ts";
 import { reduceMean, reduceSum } from "../../src/graph/ops/reduce.ts";
 import {

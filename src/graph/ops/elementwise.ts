@@ -1,6 +1,7 @@
 /** Operations that act element by element, with numpy broadcasting. */
 import type { DType } from "../../tensor/tensor.ts";
 import { type Graph, GraphError, type Op, showType, type Value, type ValueType } from "../graph.ts";
+import { sumTo } from "./reduce.ts";
 
 /** A value, or a number that stands for a float32 scalar. */
 export type Operand = Value | number;
@@ -16,7 +17,7 @@ export const broadcast = (a: readonly number[], b: readonly number[], what: stri
   });
 };
 
-const binaryOp = (type: string, result?: DType): Op => ({
+const binaryShape = (type: string, result?: DType): Op => ({
   type,
   infer: ([a, b]) => {
     if (a.dtype !== b.dtype) throw new GraphError(`${type}: ${showType(a)} with ${showType(b)}`);
@@ -24,7 +25,24 @@ const binaryOp = (type: string, result?: DType): Op => ({
   },
 });
 
-const unaryOp = (type: string): Op => ({ type, infer: ([x]) => x });
+/** @param partials gradients with respect to a and b in the broadcast shape, from dy, a, b and the result y. */
+const binaryOp = (
+  type: string,
+  ...partials: readonly ((dy: Value, a: Value, b: Value, y: Value) => Value)[]
+): Op => ({
+  ...binaryShape(type),
+  gradient: (dy, { inputs, output }, i) => sumTo(partials[i](dy, inputs[0], inputs[1], output), inputs[i].dims),
+});
+
+/** A comparison: true or false, so that no gradient passes. */
+const comparisonOp = (type: string): Op => binaryShape(type, "bool");
+
+/** @param partial gradient with respect to x, from dy, x and the result y. */
+const unaryOp = (type: string, partial: (dy: Value, x: Value, y: Value) => Value): Op => ({
+  type,
+  infer: ([x]) => x,
+  gradient: (dy, { inputs, output }) => partial(dy, inputs[0], output),
+});
 
 const graphOf = (a: Operand, b: Operand): Graph => {
   if (typeof a !== "number") return a.graph;
@@ -41,40 +59,46 @@ const binary = (op: Op) => (a: Operand, b: Operand): Value => {
 const unary = (op: Op) => (x: Value): Value => x.graph.apply(op, [x]);
 
 /** a + b */
-export const add = binary(binaryOp("Add"));
+export const add = binary(binaryOp("Add", (dy) => dy, (dy) => dy));
 /** a − b */
-export const sub = binary(binaryOp("Sub"));
+export const sub = binary(binaryOp("Sub", (dy) => dy, (dy) => neg(dy)));
 /** a · b */
-export const mul = binary(binaryOp("Mul"));
+export const mul = binary(binaryOp("Mul", (dy, _, b) => mul(dy, b), (dy, a) => mul(dy, a)));
 /** a / b */
-export const div = binary(binaryOp("Div"));
-/** max(a, b) */
-export const maximum = binary(binaryOp("Max"));
+export const div = binary(binaryOp("Div", (dy, _, b) => div(dy, b), (dy, _, b, y) => neg(div(mul(dy, y), b))));
+/** max(a, b). Where they are equal the gradient is b's, so that max(x, 0) has the gradient 0 at 0, as ReLU. */
+export const maximum = binary(
+  binaryOp("Max", (dy, a, b) => where(less(b, a), dy, 0), (dy, a, b) => where(less(b, a), 0, dy)),
+);
 /** a < b, as bool */
-export const less = binary(binaryOp("Less", "bool"));
+export const less = binary(comparisonOp("Less"));
+/** a = b, as bool: for int32, or for float32 that were never computed with. */
+export const equal = binary(comparisonOp("Equal"));
 
 /** −x */
-export const neg = unary(unaryOp("Neg"));
+export const neg = unary(unaryOp("Neg", (dy) => neg(dy)));
 /** eˣ */
-export const exp = unary(unaryOp("Exp"));
+export const exp = unary(unaryOp("Exp", (dy, _, y) => mul(dy, y)));
 /** ln x */
-export const log = unary(unaryOp("Log"));
+export const log = unary(unaryOp("Log", (dy, x) => div(dy, x)));
 /** √x */
-export const sqrt = unary(unaryOp("Sqrt"));
-/** |x| */
-export const abs = unary(unaryOp("Abs"));
+export const sqrt = unary(unaryOp("Sqrt", (dy, _, y) => div(mul(dy, 0.5), y)));
+/** |x|. The gradient at 0 is 0. */
+export const abs = unary(
+  unaryOp("Abs", (dy, x) => where(less(x, 0), neg(dy), where(less(0, x), dy, 0))),
+);
 /** The error function, 2/√π ∫₀ˣ e^(−t²) dt. */
-export const erf = unary(unaryOp("Erf"));
+export const erf = unary(unaryOp("Erf", (dy, x) => mul(dy, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI)))));
 /** 1 / (1 + e^(−x)) */
-export const sigmoid = unary(unaryOp("Sigmoid"));
-export const tanh = unary(unaryOp("Tanh"));
-export const sin = unary(unaryOp("Sin"));
-export const cos = unary(unaryOp("Cos"));
+export const sigmoid = unary(unaryOp("Sigmoid", (dy, _, y) => mul(dy, mul(y, sub(1, y)))));
+export const tanh = unary(unaryOp("Tanh", (dy, _, y) => mul(dy, sub(1, mul(y, y)))));
+export const sin = unary(unaryOp("Sin", (dy, x) => mul(dy, cos(x))));
+export const cos = unary(unaryOp("Cos", (dy, x) => neg(mul(dy, sin(x)))));
 
 const ELEMENT: Partial<Record<DType, number>> = { float32: 1, int32: 6, int64: 7, bool: 9 };
 const castOp = (dtype: DType): Op => ({ type: "Cast", infer: ([x]) => ({ dtype, dims: x.dims }) });
 
-/** The same numbers as another dtype. */
+/** The same numbers as another dtype. No gradient passes: only float32 carries one. */
 export const cast = (x: Value, dtype: "float32" | "int32" | "int64" | "bool"): Value =>
   x.dtype === dtype ? x : x.graph.apply(castOp(dtype), [x], { to: { int: ELEMENT[dtype]! } });
 
@@ -86,6 +110,8 @@ const whereOp: Op = {
     }
     return { dtype: a.dtype, dims: broadcast(condition.dims, broadcast(a.dims, b.dims, "Where"), "Where") };
   },
+  gradient: (dy, { inputs: [condition, ...choices] }, i) =>
+    sumTo(i === 1 ? where(condition, dy, 0) : where(condition, 0, dy), choices[i - 1].dims),
 };
 
 /** condition ? a : b, element by element. */

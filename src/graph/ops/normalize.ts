@@ -1,7 +1,21 @@
 /** Normalisation layers. */
-import { GraphError, type Op, showType, type Value } from "../graph.ts";
-import { add, mul } from "./elementwise.ts";
+import { type Attribute, GraphError, type Op, showType, type Value } from "../graph.ts";
+import { add, div, mul, sqrt, sub } from "./elementwise.ts";
+import { reduceMean, sumTo } from "./reduce.ts";
 import { reshape } from "./shape.ts";
+
+const floatOf = (a: Attribute): number => (a as { readonly float: number }).float;
+
+/** x̂ = (x − mean) / √(variance + ε) over axes, and 1 / √(variance + ε). */
+const standardised = (x: Value, axes: readonly number[], epsilon: number) => {
+  const centred = sub(x, reduceMean(x, axes));
+  const inverse = div(1, sqrt(add(reduceMean(mul(centred, centred), axes), epsilon)));
+  return { normal: mul(centred, inverse), inverse };
+};
+
+/** Gradient with respect to x, from that with respect to x̂ (Ioffe and Szegedy 2015, §3; the sums are means over `axes`). */
+const throughStandard = (dy: Value, normal: Value, inverse: Value, axes: readonly number[]): Value =>
+  mul(inverse, sub(sub(dy, reduceMean(dy, axes)), mul(normal, reduceMean(mul(dy, normal), axes))));
 
 const layerNormOp: Op = {
   type: "LayerNormalization",
@@ -11,6 +25,11 @@ const layerNormOp: Op = {
       throw new GraphError(`LayerNormalization: ${showType(x)} with ${showType(scale)} and ${showType(bias)}`);
     }
     return x;
+  },
+  gradient: (dy, { inputs: [x, scale], attributes }, i) => {
+    if (i === 2) return sumTo(dy, scale.dims);
+    const { normal, inverse } = standardised(x, [-1], floatOf(attributes.epsilon));
+    return i === 1 ? sumTo(mul(dy, normal), scale.dims) : throughStandard(mul(dy, scale), normal, inverse, [-1]);
   },
 };
 
@@ -25,6 +44,15 @@ const instanceNormOp: Op = {
       throw new GraphError(`InstanceNormalization: ${showType(x)} with ${showType(scale)} and ${showType(bias)}`);
     }
     return x;
+  },
+  // Only as groupNorm uses it, with scale 1 and bias 0: the output is then x̂ itself.
+  gradient: (dy, { inputs: [x, scale, bias], attributes, output }, i) => {
+    const { graph, dims } = x;
+    if (i > 0 || scale !== graph.scalarRow(1, dims[1]) || bias !== graph.scalarRow(0, dims[1])) {
+      throw new GraphError("InstanceNormalization has a gradient rule for scale 1 and bias 0 alone");
+    }
+    const axes = [...dims.keys()].slice(2);
+    return throughStandard(dy, output, standardised(x, axes, floatOf(attributes.epsilon)).inverse, axes);
   },
 };
 

@@ -1,5 +1,9 @@
 /** Operations that move elements without changing them. */
+import { size } from "../../tensor/tensor.ts";
 import { elements, GraphError, type Op, showType, type Value } from "../graph.ts";
+import { cast, equal } from "./elementwise.ts";
+import { matmul } from "./linear.ts";
+import { reduceSum, sumTo } from "./reduce.ts";
 
 const intsOf = (a: { readonly ints: readonly number[] } | object): readonly number[] =>
   (a as { ints: readonly number[] }).ints;
@@ -20,6 +24,7 @@ const reshapeOp: Op = {
     return { dtype: x.dtype, dims };
   },
   onnx: ([x], { shape }, { ints }) => ({ inputs: [x, ints(intsOf(shape))], attributes: {} }),
+  gradient: (dy, { inputs: [x] }) => reshape(dy, x.dims),
 };
 
 /** The same elements in another shape; one dimension may be −1, the rest that is left. */
@@ -27,6 +32,10 @@ export const reshape = (x: Value, dims: readonly number[]): Value => {
   const known = dims.reduce((n, d) => d < 0 ? n : n * d, 1);
   const full = dims.map((d) => d < 0 ? elements(x) / known : d);
   if (full.length === x.dims.length && full.every((d, i) => d === x.dims[i])) return x;
+  // Of two reshapes only the last shows.
+  if (x.source.kind === "node" && x.source.op === reshapeOp && elements(x) === size(full)) {
+    return reshape(x.source.inputs[0], full);
+  }
   return x.graph.apply(reshapeOp, [x], { shape: { ints: full } });
 };
 
@@ -39,13 +48,18 @@ const transposeOp: Op = {
     }
     return { dtype: x.dtype, dims: p.map((i) => x.dims[i]) };
   },
+  gradient: (dy, { attributes: { perm } }) => transpose(dy, intsOf(perm).map((_, i) => intsOf(perm).indexOf(i))),
 };
 
 /** Axes in a new order: result axis i is axis perm[i] of x. */
-export const transpose = (x: Value, perm: readonly number[]): Value =>
-  perm.length === x.dims.length && perm.every((a, i) => a === i)
-    ? x
-    : x.graph.apply(transposeOp, [x], { perm: { ints: perm } });
+export const transpose = (x: Value, perm: readonly number[]): Value => {
+  if (perm.length === x.dims.length && perm.every((a, i) => a === i)) return x;
+  const y = x.graph.apply(transposeOp, [x], { perm: { ints: perm } });
+  if (x.source.kind !== "node" || x.source.op !== transposeOp) return y;
+  // Two transpositions are one, or none: the gradient of x Wᵀ asks for Wᵀᵀ.
+  const inner = intsOf(x.source.attributes.perm);
+  return transpose(x.source.inputs[0], perm.map((i) => inner[i]));
+};
 
 const concatOp: Op = {
   type: "Concat",
@@ -63,6 +77,11 @@ const concatOp: Op = {
     const dims = [...first.dims];
     dims[a] = inputs.reduce((n, x) => n + x.dims[a], 0);
     return { dtype: first.dtype, dims };
+  },
+  gradient: (dy, { inputs, attributes: { axis } }, i) => {
+    const a = intOf(axis);
+    const begin = inputs.slice(0, i).reduce((n, x) => n + x.dims[a], 0);
+    return slice(dy, a, begin, begin + inputs[i].dims[a]);
   },
 };
 
@@ -83,6 +102,10 @@ const sliceOp: Op = {
     inputs: [x, ints([intOf(begin)]), ints([intOf(end)]), ints([intOf(axis)])],
     attributes: {},
   }),
+  gradient: (dy, { inputs: [x], attributes: { axis, begin, end } }) => {
+    const along = (n: number) => x.dims.map((_, i) => i === intOf(axis) ? n : 0);
+    return pad(dy, along(intOf(begin)), along(x.dims[intOf(axis)] - intOf(end)));
+  },
 };
 
 /** Positions `begin` (inclusive) to `end` (exclusive) of an axis. */
@@ -109,6 +132,7 @@ const expandOp: Op = {
     return { dtype: x.dtype, dims };
   },
   onnx: ([x], { shape }, { ints }) => ({ inputs: [x, ints(intsOf(shape))], attributes: {} }),
+  gradient: (dy, { inputs: [x] }) => sumTo(dy, x.dims),
 };
 
 /** Repeats axes of size 1, and new leading axes, up to a shape. */
@@ -127,11 +151,15 @@ const padOp: Op = {
     inputs: [x, ints([...intsOf(before), ...intsOf(after)])],
     attributes: { mode: { string: "constant" } },
   }),
+  gradient: (dy, { inputs: [x], attributes: { before } }) =>
+    x.dims.reduce((g, d, i) => slice(g, i, intsOf(before)[i], intsOf(before)[i] + d), dy),
 };
 
 /** Zeros around each axis. */
 export const pad = (x: Value, before: readonly number[], after: readonly number[]): Value =>
-  x.graph.apply(padOp, [x], { before: { ints: before }, after: { ints: after } });
+  [...before, ...after].every((n) => n === 0)
+    ? x
+    : x.graph.apply(padOp, [x], { before: { ints: before }, after: { ints: after } });
 
 const gatherOp: Op = {
   type: "Gather",
@@ -140,6 +168,13 @@ const gatherOp: Op = {
       throw new GraphError(`Gather: index ${showType(index)}, int32 is needed to stay on a GPU`);
     }
     return { dtype: table.dtype, dims: [...index.dims, ...table.dims.slice(1)] };
+  },
+  // Rows of the gradient are added up by a product with the one-hot index. ONNX's ScatterND takes int64, which leaves a GPU.
+  gradient: (dy, { inputs: [table, index] }) => {
+    const [rows, ...rest] = table.dims;
+    const places = table.graph.intRow(Array.from({ length: rows }, (_, i) => i));
+    const oneHot = cast(equal(reshape(places, [rows, 1]), reshape(index, [1, elements(index)])), "float32");
+    return reshape(matmul(oneHot, reshape(dy, [elements(index), size(rest)])), table.dims);
   },
 };
 
@@ -161,6 +196,12 @@ const resizeOp: Op = {
       coordinate_transformation_mode: { string: "asymmetric" },
     },
   }),
+  gradient: (dy, { inputs: [x], attributes: { scale } }) => {
+    const [n, c, h, w] = x.dims;
+    // Four axes rather than six: each block of cells is summed along axes of its own.
+    const blocks = reshape(dy, [n * c * h, intOf(scale), w, intOf(scale)]);
+    return reshape(reduceSum(blocks, [1, 3]), x.dims);
+  },
 };
 
 /** Each cell of [N, C, H, W] becomes scale × scale cells, as torch's nearest-neighbour interpolation. */
