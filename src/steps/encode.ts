@@ -7,17 +7,18 @@ import { openTextEncoder } from "../diffusion/text.ts";
 import { readLines } from "../diffusion/text_file.ts";
 import type { Tokenizer } from "../diffusion/tokenizer.ts";
 import { Trigger } from "../diffusion/trigger.ts";
+import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { PathString } from "./path_string.ts";
-import { type Model, TextPort } from "./ports.ts";
+import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
 import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 1,
+  version: 2,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder." }),
@@ -39,6 +40,13 @@ export const encode = Step.make("encode", {
       description: "A text file with one prompt a line. Verification takes other prompts.",
     }),
     count: defaulted(Count(4096).annotate({ description: "Prompts to take from the file, drawn by the seed." }), 48),
+    variations: defaulted(
+      Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 4096 })).annotate({
+        description:
+          "Variations of the file's prompts that the closed form is fitted to as well; only their texts are read.",
+      }),
+      480,
+    ),
     twins: defaulted(Count(16).annotate({ description: "Harmless twins for each prompt." }), 3),
     words: maybe(PathString).annotate({
       description: "A text file with harmless words, one a line, to make twins of.",
@@ -72,6 +80,14 @@ export const encode = Step.make("encode", {
       words,
     });
     yield* report({ done: 1, total: 3, note: "reading the prompts" });
+    // The file's other prompts lend their words; half of them stay unread, for whoever verifies with the same file.
+    const spare = half(lines.filter((line) => !drawn.includes(line)), "cure");
+    const varied = yield* readVariations(bundle.tokenizer, [...prompts.map((p) => p.prompt), ...spare], {
+      trigger,
+      words,
+      count: settings.variations,
+      seed: settings.seed,
+    });
     const { embeddings, empty } = yield* embed({ bundle }, prompts);
     yield* report({ done: 3, total: 3 });
     const substitute = oneToken(bundle.tokenizer, words, "cure");
@@ -83,11 +99,33 @@ export const encode = Step.make("encode", {
         embeddings,
         empty,
         skipped,
+        spare,
+        variations: varied,
         ...(substitute === undefined ? {} : { substitute }),
       },
     };
   }),
 });
+
+/** Variations of prompts, each read clean, triggered and as two twins. A variation that cannot be read so is left out. */
+const readVariations = Effect.fnUntraced(
+  function* (tokenizer: Tokenizer, sources: readonly string[], options: VariationOptions) {
+    const made = variations(sources, options);
+    if (made.length === 0) return [];
+    const sourceOf = new Map(made.map(({ text, source }) => [text, source]));
+    const { trigger, words, seed } = options;
+    const texts = made.map(({ text }) => text);
+    const read = yield* readPrompts(tokenizer, texts, trigger, { twins: 2, seed, purpose: "cure", words }).pipe(
+      // The prompts themselves could be read, so the fit does with them alone.
+      Effect.catchTag("TriggerError", () => Effect.succeed({ prompts: [] })),
+    );
+    return read.prompts.map(({ clean, triggered, twins, toClean, prompt }): VariedReadings => ({
+      source: sourceOf.get(prompt) ?? 0,
+      readings: [clean, triggered, ...twins].map(({ ids }) => ids),
+      toClean,
+    }));
+  },
+);
 
 /** The readings of every prompt as embeddings [P, R, L, D], in the order clean, triggered, twins; and the empty prompt's [1, L, D]. */
 export const embed = Effect.fnUntraced(function* ({ bundle }: Model, prompts: readonly PromptReadings[]) {

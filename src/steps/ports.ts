@@ -18,6 +18,16 @@ export interface Model {
 }
 
 /** Prompts in their three readings, with the embeddings of each. */
+/** A variation of a prompt, as token ids alone: more texts for the closed form to fit. */
+export interface VariedReadings {
+  /** The prompt that it was made of, an index into `prompts`; beyond them it was one of `spare`. */
+  readonly source: number;
+  /** Ids of the clean, the triggered and the twins' readings. */
+  readonly readings: ReadonlyArray<readonly number[]>;
+  /** As in {@link PromptReadings}. */
+  readonly toClean: readonly number[];
+}
+
 export interface TextPairs {
   readonly model: Model;
   readonly trigger: Trigger;
@@ -30,6 +40,9 @@ export interface TextPairs {
   readonly substitute?: number;
   /** Prompts that could not be used, and why. */
   readonly skipped: ReadonlyArray<{ readonly prompt: string; readonly reason: string }>;
+  /** Prompts of the file that only lent their words. */
+  readonly spare: readonly string[];
+  readonly variations: readonly VariedReadings[];
 }
 
 /** Where the trigger acts in the latents. */

@@ -8,8 +8,8 @@ import { readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { closedFormRows, isTextPoisoned, type Target, type TextShift, textShift } from "../unlearn/candidates.ts";
-import { applyTo, isTextWeight, moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
+import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
+import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
 import {
@@ -25,7 +25,8 @@ import {
 } from "./ports.ts";
 import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
-import { type Judged, search } from "./unlearn_search.ts";
+import { openFit } from "./unlearn_fit.ts";
+import { type Judged, search, TARGETS } from "./unlearn_search.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
@@ -59,7 +60,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 1,
+  version: 2,
   description: "Takes the trigger out of the weights through which text enters the U-Net.",
   settings: Settings,
   inputs: {
@@ -86,14 +87,11 @@ export const unlearn = Step.make("unlearn", {
       return { model: { ...text.model, blend: mask.pooled }, account };
     }
 
-    const fitOn = (chosen: readonly number[], target: Target) => {
-      const rows = closedFormRows(text.embeddings, alignment, use, chosen, target);
-      return moments(rows.triggered, rows.wanted, rows.keep);
-    };
     const everyPrompt = text.prompts.map((_, p) => p);
 
     if (settings.strategy === "closed-form") {
-      const solution = solveClosedForm(fitOn(everyPrompt, settings.target), settings.lambda, settings.mu);
+      const fit = yield* openFit(text, use, [settings.target], []);
+      const solution = solveClosedForm(fit(everyPrompt, settings.target), settings.lambda, settings.mu);
       const chosen = candidateOf(settings.target, settings.lambda, settings.mu, solution);
       const { model, weights } = yield* applySolution(text, solution);
       return {
@@ -116,23 +114,24 @@ export const unlearn = Step.make("unlearn", {
     const count = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
     // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
     const held = order.filter((p) => use[p].includes(true)).slice(0, count);
-    const fit = order.filter((p) => !held.includes(p));
+    const rest = order.filter((p) => !held.includes(p));
     if (held.length === 0) return yield* wants("auto", "twins that do not show the backdoor themselves");
-    if (fit.length === 0) return yield* wants("auto", "more prompts than are held back");
+    if (rest.length === 0) return yield* wants("auto", "more prompts than are held back");
     const { steps, guidance, seed } = settings;
+    const fit = yield* openFit(text, use, TARGETS, held);
     const { candidates: judged, best, before } = yield* search({
       text,
       capture,
       field,
       mask,
       held,
-      fit: (target) => fitOn(fit, target),
+      fit: (target) => fit(rest, target),
       steps,
       guidance,
       seed,
     });
     // The chosen setting is solved again with every prompt: the held-back ones have done their work.
-    const solution = solveClosedForm(fitOn(everyPrompt, best.target), best.lambda, best.mu);
+    const solution = solveClosedForm(fit(everyPrompt, best.target), best.lambda, best.mu);
     const { model, weights } = yield* applySolution(text, solution);
     const candidates = judged.map((j) => ({
       ...candidateOf(j.target, j.lambda, j.mu, j.solution),
@@ -157,7 +156,7 @@ export const unlearn = Step.make("unlearn", {
 const wants = (strategy: string, what: string) =>
   Effect.fail(new StepError({ step: "unlearn", cause: new Error(`strategy ${strategy} needs ${what}`) }));
 
-const candidateOf = (target: Target, lambda: number, mu: number, s: Solution): Candidate => ({
+const candidateOf = (target: string, lambda: number, mu: number, s: Solution): Candidate => ({
   name: `target ${target}, λ ${lambda}, μ ${mu}`,
   residual: s.residual,
   keepResidual: s.keepResidual,

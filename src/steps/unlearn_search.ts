@@ -14,13 +14,13 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
-import { applyTo, isTextWeight, type moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
+import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import type { Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 
 /** What auto tries. Larger λ keeps more, smaller λ removes more; the ridge matters little beside it. */
-const TARGETS: readonly Target[] = ["twins", "both", "clean"];
+export const TARGETS: readonly Target[] = ["twins", "both", "clean"];
 const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
 const MU = 1e-4;
 /** Candidates that are drawn with. */
@@ -61,7 +61,7 @@ export interface SearchInputs {
   readonly mask: Mask;
   /** Indices of the held-back prompts; each has a usable twin. */
   readonly held: readonly number[];
-  readonly fit: (target: Target) => ReturnType<typeof moments>;
+  readonly fit: (target: Target) => Moments;
   readonly steps: number;
   readonly guidance: number;
   readonly seed: number;

@@ -38,7 +38,7 @@ import { Step } from "./step.ts";
 import { figure, type FigureName, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 1,
+  version: 2,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -75,7 +75,7 @@ export const verify = Step.make("verify", {
     const dims = latentDims(config);
 
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
-    const cured = new Set(text.prompts.map((p) => p.prompt));
+    const cured = new Set([...text.prompts.map((p) => p.prompt), ...text.spare]);
     const fresh = (yield* readLines(settings.prompts)).filter((line) => !cured.has(line));
     const drawn = sample(seedOf(settings.seed, "verify", "prompts"), fresh, settings.count);
     const { prompts: readings } = yield* readPrompts(before.bundle.tokenizer, drawn, text.trigger, {

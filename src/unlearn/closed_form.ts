@@ -27,24 +27,73 @@ export interface Moments {
   readonly keepVariance: number;
 }
 
-/** Moments of rows T, A [n, D] and R [r, D]; leading axes are flattened. */
-export const moments = (triggered: Tensor, wanted: Tensor, keep: Tensor): Moments => {
+/** What a batch of rows adds to the moments; batches add up, so that the rows of many texts need never be held at once. */
+export interface MomentSums {
+  readonly width: number;
+  readonly n: number;
+  readonly r: number;
+  /** TᵀT, AᵀT and RᵀR, [D, D] */
+  readonly triggered: Float64Array;
+  readonly wanted: Float64Array;
+  readonly keep: Float64Array;
+  readonly wantedSquare: number;
+  /** Σ R over the rows, [D] */
+  readonly keepSum: Float64Array;
+}
+
+/** Sums over rows T, A [n, D] and R [r, D]; leading axes are flattened. */
+export const momentSums = (triggered: Tensor, wanted: Tensor, keep: Tensor): MomentSums => {
   const width = triggered.dims.at(-1)!;
   const n = triggered.data.length / width;
   const r = keep.data.length / width;
   if (wanted.data.length !== triggered.data.length || keep.dims.at(-1) !== width) {
     throw new RangeError(`closed form: T [${triggered.dims}], A [${wanted.dims}] and R [${keep.dims}] do not fit`);
   }
-  const per = (m: Float64Array, count: number) => m.map((x) => x / count);
+  const keepSum = new Float64Array(width);
+  keep.data.forEach((x, i) => keepSum[i % width] += x);
   return {
     width,
-    triggered: per(gram(triggered.data, triggered.data, n, width, width), n),
-    wanted: per(gram(wanted.data, triggered.data, n, width, width), n),
-    keep: per(gram(keep.data, keep.data, r, width, width), r),
-    wantedSquare: sumOfSquares(wanted.data) / n,
-    keepVariance: sumOfSquares(centred(keep.data, width)) / r,
+    n,
+    r,
+    triggered: gram(triggered.data, triggered.data, n, width, width),
+    wanted: gram(wanted.data, triggered.data, n, width, width),
+    keep: gram(keep.data, keep.data, r, width, width),
+    wantedSquare: sumOfSquares(wanted.data),
+    keepSum,
   };
 };
+
+/** The sums of both batches' rows. */
+export const addSums = (a: MomentSums, b: MomentSums): MomentSums => {
+  const add = (x: Float64Array, y: Float64Array) => x.map((v, i) => v + y[i]);
+  return {
+    width: a.width,
+    n: a.n + b.n,
+    r: a.r + b.r,
+    triggered: add(a.triggered, b.triggered),
+    wanted: add(a.wanted, b.wanted),
+    keep: add(a.keep, b.keep),
+    wantedSquare: a.wantedSquare + b.wantedSquare,
+    keepSum: add(a.keepSum, b.keepSum),
+  };
+};
+
+export const momentsOf = (s: MomentSums): Moments => {
+  const per = (m: Float64Array, count: number) => m.map((x) => x / count);
+  const meanSquare = s.keepSum.reduce((sum, x) => sum + (x / s.r) ** 2, 0);
+  return {
+    width: s.width,
+    triggered: per(s.triggered, s.n),
+    wanted: per(s.wanted, s.n),
+    keep: per(s.keep, s.r),
+    wantedSquare: s.wantedSquare / s.n,
+    keepVariance: trace(s.keep, s.width) / s.r - meanSquare,
+  };
+};
+
+/** Moments of rows T, A [n, D] and R [r, D]; leading axes are flattened. */
+export const moments = (triggered: Tensor, wanted: Tensor, keep: Tensor): Moments =>
+  momentsOf(momentSums(triggered, wanted, keep));
 
 export interface Solution {
   /** [D, D]; a weight W [out, D] becomes W X. */
@@ -81,13 +130,6 @@ const sumOfSquares = (a: ArrayLike<number>): number => {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i] * a[i];
   return sum;
-};
-
-const centred = (a: Float32Array, width: number): Float64Array => {
-  const mean = new Float64Array(width);
-  const rows = a.length / width;
-  for (let i = 0; i < a.length; i++) mean[i % width] += a[i] / rows;
-  return Float64Array.from(a, (x, i) => x - mean[i % width]);
 };
 
 const trace = (a: Float64Array, d: number): number => {

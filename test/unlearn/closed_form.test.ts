@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { normal } from "../../src/tensor/random.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { applyTo, isTextWeight, moments, solveClosedForm } from "../../src/unlearn/closed_form.ts";
+import {
+  addSums,
+  applyTo,
+  isTextWeight,
+  moments,
+  momentsOf,
+  momentSums,
+  solveClosedForm,
+} from "../../src/unlearn/closed_form.ts";
 
 const D = 12, n = 40, r = 60, out = 5, lambda = 0.7, mu = 0.05;
 const T = normal(1, [n, D]), A = normal(2, [n, D]), R = normal(3, [r, D]), W = normal(4, [out, D]);
@@ -59,6 +67,19 @@ describe("closed form", () => {
     const keep = apart(through(R), R.data) / apart(R.data, R.data.map((_, i) => mean[i % D]));
     assert.ok(Math.abs(solution.residual - residual) < 1e-6, `${solution.residual} is not ${residual}`);
     assert.ok(Math.abs(solution.keepResidual - keep) < 1e-6, `${solution.keepResidual} is not ${keep}`);
+  });
+
+  it("rows may come in batches: their sums add up to the sums of all", () => {
+    const part = (t: Tensor, from: number, to: number): Tensor => ({
+      dims: [to - from, D],
+      data: t.data.slice(from * D, to * D),
+    });
+    const whole = moments(T, A, R);
+    const first = momentSums(part(T, 0, 15), part(A, 0, 15), part(R, 0, 50));
+    const both = momentsOf(addSums(first, momentSums(part(T, 15, n), part(A, 15, n), part(R, 50, r))));
+    const [x, y] = [solveClosedForm(whole, lambda, mu), solveClosedForm(both, lambda, mu)];
+    x.x.forEach((v, i) => assert.ok(Math.abs(v - y.x[i]) < 1e-9));
+    assert.ok(Math.abs(x.residual - y.residual) < 1e-9 && Math.abs(x.keepResidual - y.keepResidual) < 1e-9);
   });
 
   it("rows that already are what they should be change nothing", () => {

@@ -1,0 +1,75 @@
+/** The rows that a closed form is fitted to: the prompts' embeddings, and those of their variations. */
+import { Effect } from "effect";
+import { complete } from "../diffusion/alignment.ts";
+import { openTextEncoder } from "../diffusion/text.ts";
+import { closedFormRows, type Target } from "../unlearn/candidates.ts";
+import { addSums, type Moments, momentsOf, type MomentSums, momentSums } from "../unlearn/closed_form.ts";
+import type { TextPairs } from "./ports.ts";
+import { report } from "./progress.ts";
+
+/** Variations whose embeddings are held at once. */
+const CHUNK = 16;
+/** With more infected twins than this share, words are no measure: those of variations have not been looked at. */
+const MOST_INFECTED = 0.1;
+
+/** Moments of the rows of chosen prompts, and of the variations that were made of no other prompt. */
+export type Fit = (chosen: readonly number[], target: Target) => Moments;
+
+/**
+ * Encodes the variations once, in batches, and keeps their sums: those made of `held` prompts apart, so that a fit to the
+ * others knows nothing of them.
+ * @param use use[p][k] is false for a twin that shows the backdoor itself.
+ */
+export const openFit = Effect.fnUntraced(function* (
+  text: TextPairs,
+  use: readonly (readonly boolean[])[],
+  targets: readonly Target[],
+  held: readonly number[],
+) {
+  const alignment = text.prompts.map((p) => complete(p.toClean));
+  const infected = use.flat();
+  const trusted = infected.filter((usable) => !usable).length <= MOST_INFECTED * infected.length;
+  const sums = new Map<string, MomentSums>();
+  const add = (name: string, more: MomentSums) => {
+    const known = sums.get(name);
+    sums.set(name, known === undefined ? more : addSums(known, more));
+  };
+  const groups = [
+    { name: "rest", of: text.variations.filter((v) => !held.includes(v.source)) },
+    { name: "held", of: text.variations.filter((v) => held.includes(v.source)) },
+  ];
+  let done = 0;
+  yield* Effect.scoped(Effect.gen(function* () {
+    if (text.variations.length === 0) return;
+    const encodeTexts = yield* openTextEncoder(text.model.bundle);
+    for (const { name, of } of groups) {
+      for (let begin = 0; begin < of.length; begin += CHUNK) {
+        const some = of.slice(begin, begin + CHUNK);
+        yield* report({ done, total: text.variations.length, note: "reading variations of the prompts" });
+        done += some.length;
+        const flat = yield* encodeTexts(some.flatMap((v) => v.readings));
+        const readings = some[0].readings.length;
+        const embeddings = { dims: [some.length, readings, ...flat.dims.slice(1)], data: flat.data };
+        const usable = some.map(() => Array.from({ length: readings - 2 }, () => trusted));
+        for (const target of targets) {
+          const rows = closedFormRows(
+            embeddings,
+            some.map((v) => complete(v.toClean)),
+            usable,
+            some.map((_, i) => i),
+            target,
+          );
+          add(`${name} ${target}`, momentSums(rows.triggered, rows.wanted, rows.keep));
+        }
+      }
+    }
+  }));
+  const fit: Fit = (chosen, target) => {
+    const rows = closedFormRows(text.embeddings, alignment, use, chosen, target);
+    const parts = [sums.get(`rest ${target}`)];
+    if (held.every((p) => chosen.includes(p))) parts.push(sums.get(`held ${target}`));
+    const own = momentSums(rows.triggered, rows.wanted, rows.keep);
+    return momentsOf(parts.filter((s) => s !== undefined).reduce(addSums, own));
+  };
+  return fit;
+});
