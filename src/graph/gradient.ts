@@ -3,9 +3,18 @@
  * is appended to the graph that holds the forward one. Both are then one static graph, compiled and run as any other, and
  * values of the forward pass that the rules in `ops/` ask for are the forward pass's own.
  */
+import { heldValues, recomputedValues } from "./checkpoint.ts";
 import { elements, type Graph, GraphError, type Op, showType, type Value } from "./graph.ts";
 import { add } from "./ops/elementwise.ts";
 import { expand } from "./ops/shape.ts";
+
+export interface GradientOptions {
+  /**
+   * Cuts the forward pass into so many segments, each of which but the last is computed a second time during the backward
+   * pass, so that only what goes from one to another is held (checkpoint.ts). The default, 1, holds everything.
+   */
+  readonly segments?: number;
+}
 
 /**
  * Gradients of `loss` with respect to each value of `wrt`, of that value's shape.
@@ -14,22 +23,31 @@ import { expand } from "./ops/shape.ts";
  * @param wrt float32 inputs, weights or values in between that the loss depends on.
  * @throws GraphError when the loss does not depend on one of them, or for an operation on the way without a gradient rule.
  */
-export const gradient = (graph: Graph, loss: Value, wrt: readonly Value[]): Value[] => {
+export const gradient = (
+  graph: Graph,
+  loss: Value,
+  wrt: readonly Value[],
+  { segments = 1 }: GradientOptions = {},
+): Value[] => {
   if (loss.graph !== graph) throw new GraphError("gradient: the loss belongs to another graph");
   if (loss.dtype !== "float32" || elements(loss) !== 1) {
     throw new GraphError(`gradient: the loss is ${showType(loss)}, not one float32 number`);
   }
   const order = graph.reachable([loss]);
   const between = dependents(order, wrt);
+  const forward = segments > 1 ? recomputedValues(graph, order, segments) : heldValues;
   const gradients = new Map<Value, Value>([[loss, expand(graph.scalar(1), loss.dims)]]);
   for (const value of order.toReversed()) {
     const dy = gradients.get(value);
     const { source } = value;
     if (dy === undefined || source.kind !== "node") continue;
     const rule = ruleOf(source.op);
+    forward.enter(value, dy);
+    const seen = (v: Value) => forward.at(v, value);
+    const application = { inputs: source.inputs.map(seen), attributes: source.attributes, output: seen(value) };
     for (const [i, input] of source.inputs.entries()) {
       if (!between.has(input)) continue;
-      const dx = rule(dy, { inputs: source.inputs, attributes: source.attributes, output: value }, i);
+      const dx = rule(dy, application, i);
       if (dx.dims.join() !== input.dims.join()) {
         throw new GraphError(`gradient of ${source.op.type}: ${showType(dx)} for an input ${showType(input)}`);
       }

@@ -69,6 +69,8 @@ export interface Op {
     lowering: Lowering,
     output: ValueType,
   ) => { readonly inputs: readonly string[]; readonly attributes: Attributes };
+  /** The result lies in the first input's memory. */
+  readonly view?: boolean;
   /** How gradients pass from the output to the inputs; without it, `gradient` refuses to pass. */
   readonly gradient?: GradientRule;
 }

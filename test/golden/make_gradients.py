@@ -6,7 +6,8 @@ For each network of tiny/ the loss is the mean square of its output times a fixe
 holds the projections, the loss, and for every weight of the network at most 48 elements of its gradient, evenly spaced in
 row-major order (the whole gradient of the weights that are named in full). Everything is computed in float64 and stored
 as float32; a file's metadata carries the SHA-256 of the weights it was made from.
-optimizer.safetensors holds some steps of AdamW with clipped gradients and a running mean of the weights.
+optimizer.safetensors holds some steps of AdamW with clipped gradients and a running mean of the weights; training.safetensors
+the same on the keys and values of the text in unet-1x: loss and norm of each step, and the weights and their means at the end.
 Requirements: examples/mini-sd/recipe's.
 """
 
@@ -32,14 +33,21 @@ def save(path, tensors, **metadata):
     print(f"{path.relative_to(HERE)}  {path.stat().st_size / 1000:.0f} kB")
 
 
-def network(name, kind, outputs, full):
-    """`outputs` maps the model and the recorded inputs to the outputs that the loss is made of."""
+def load(name, kind):
+    """The model in float64, what it was asked and what it answered, and the hash of its weights."""
     folder = HERE / "tiny" / name
     weights = folder / "weights.safetensors"
     config = kind.load_config(folder) if hasattr(kind, "load_config") else kind.config_class.from_pretrained(folder)
     model = (kind.from_config(config) if hasattr(kind, "from_config") else kind(config)).double().eval()
     model.load_state_dict({k: v.double() for k, v in load_file(weights).items()}, strict=False)
-    golden = {k: v.double() if v.is_floating_point() else v.long() for k, v in load_file(folder / "golden.safetensors").items()}
+    golden = load_file(folder / "golden.safetensors")
+    golden = {k: v.double() if v.is_floating_point() else v.long() for k, v in golden.items()}
+    return model, golden, hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def network(name, kind, outputs, full):
+    """`outputs` maps the model and the recorded inputs to the outputs that the loss is made of."""
+    model, golden, sha256 = load(name, kind)
     tensors, loss = {}, 0
     for i, (key, value) in enumerate(outputs(model, golden).items()):
         # The golden outputs of tiny/ show that this is the same network.
@@ -48,16 +56,14 @@ def network(name, kind, outputs, full):
         loss = loss + (value * tensors[f"projection.{key}"].double()).square().mean()
     loss.backward()
     tensors["loss"] = loss
-    stored = set(load_file(weights))
     for key, parameter in model.named_parameters():
         # A layer that does not matter for these outputs has no gradient.
         if parameter.grad is None:
             continue
-        assert key in stored, key
         flat = parameter.grad.flatten()
         tensors[f"gradient.{key}"] = parameter.grad if key in full else flat[:: -(-len(flat) // SAMPLES)]
     assert all(f"gradient.{key}" in tensors for key in full)
-    save(HERE / "gradients" / f"{name}.safetensors", tensors, weights=hashlib.sha256(weights.read_bytes()).hexdigest())
+    save(HERE / "gradients" / f"{name}.safetensors", tensors, weights=sha256)
 
 
 def optimizer():
@@ -87,6 +93,29 @@ def optimizer():
         tensors[f"first.{k}"], tensors[f"second.{k}"] = adam.state[w]["exp_avg"], adam.state[w]["exp_avg_sq"]
     tensors["norms"] = torch.stack(norms)
     save(HERE / "optimizer.safetensors", tensors)
+
+
+def training():
+    model, g, sha256 = load("unet-1x", UNet2DConditionModel)
+    chosen = {k: p for k, p in model.named_parameters() if ".attn2.to_k." in k or ".attn2.to_v." in k}
+    means = {k: p.detach().clone() for k, p in chosen.items()}
+    projection = normal(100, *g["noise"].shape)
+    rates = torch.tensor([1e-2, 1e-2, 5e-3, 5e-3])
+    adam = torch.optim.AdamW(chosen.values(), lr=1.0, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.05)
+    losses, norms = [], []
+    for rate in rates:
+        adam.param_groups[0]["lr"] = float(rate)
+        loss = (unet(model, g)["noise"] * projection.double()).square().mean()
+        model.zero_grad()
+        loss.backward()
+        losses.append(loss.detach())
+        norms.append(torch.nn.utils.clip_grad_norm_(chosen.values(), 0.05))
+        adam.step()
+        for k, p in chosen.items():
+            means[k].mul_(0.75).add_(p.detach(), alpha=0.25)
+    tensors = {"projection": projection, "rates": rates, "losses": torch.stack(losses), "norms": torch.stack(norms)}
+    tensors |= {f"weight.{k}": p for k, p in chosen.items()} | {f"mean.{k}": m for k, m in means.items()}
+    save(HERE / "training.safetensors", tensors, weights=sha256)
 
 
 def unet(model, g):
@@ -119,6 +148,7 @@ def main():
     network("text-gelu", CLIPTextModel, lambda model, g: {"hidden": model(g["ids"])[0]}, set())
     network("clip", CLIPModel, clip, {"text_model.embeddings.token_embedding.weight"})
     optimizer()
+    training()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ const LIMIT = 1e-3;
 /** PyTorch's float64 gradients below this share of the largest are zeros with rounding: the bias of a key, which softmax does not see. */
 const NOTHING = 1e-12;
 
+/** An emulated GPU takes minutes. */
+const PATIENT = { timeout: 900_000 };
+
 interface Network {
   readonly feeds: (inputs: Stored) => Record<string, Tensor<TensorData>>;
   readonly build: (config: unknown, graph: Graph, inputs: Record<string, Value>) => Record<string, Value>;
@@ -68,54 +71,66 @@ const networks: Record<string, Network> = {
   },
 };
 
-describe("gradients of whole networks", () => {
-  for (const [name, { feeds, build }] of Object.entries(networks)) {
-    it(`${name}: with respect to every weight`, { timeout: 120_000 }, async () => {
-      const folder = fileURLToPath(new URL(`../golden/tiny/${name}`, import.meta.url));
-      const weights = new Stored(`${folder}/weights.safetensors`);
-      const given = feeds(new Stored(`${folder}/golden.safetensors`));
-      const golden = goldenOf(`gradients/${name}.safetensors`, { weights });
+const check = async (name: string, segments = 1): Promise<void> => {
+  const { feeds, build } = networks[name];
+  const folder = fileURLToPath(new URL(`../golden/tiny/${name}`, import.meta.url));
+  const weights = new Stored(`${folder}/weights.safetensors`);
+  const given = feeds(new Stored(`${folder}/golden.safetensors`));
+  const golden = goldenOf(`gradients/${name}.safetensors`, { weights });
 
-      const graph = new Graph();
-      const inputs = Object.entries(given).map(([key, t]) =>
-        [key, graph.input(key, t.data instanceof Int32Array ? "int32" : "float32", t.dims)] as const
-      );
-      const outputs = build(readJson(`${folder}/config.json`), graph, Object.fromEntries(inputs));
-      const loss = Object.entries(outputs).map(([key, value]) => {
-        const projected = mul(value, graph.constant(golden.floats(`projection.${key}`)));
-        return reshape(reduceMean(mul(projected, projected), [...value.dims.keys()]), []);
-      }).reduce((a, b) => add(a, b));
-      const wrt = new Map(
-        graph.reachable([loss]).flatMap((v) => v.source.kind === "weight" ? [[v.source.key, v]] : []),
-      );
-      graph.output("loss", loss);
-      gradient(graph, loss, [...wrt.values()]).forEach((d, i) => graph.output([...wrt.keys()][i], d));
-      const got = await evaluate(graph, given, (_, key) => weights.place("part", key), [
-        { path: "part", data: weights.bytes },
-      ]);
+  const graph = new Graph();
+  const inputs = Object.entries(given).map(([key, t]) =>
+    [key, graph.input(key, t.data instanceof Int32Array ? "int32" : "float32", t.dims)] as const
+  );
+  const outputs = build(readJson(`${folder}/config.json`), graph, Object.fromEntries(inputs));
+  const loss = Object.entries(outputs).map(([key, value]) => {
+    const projected = mul(value, graph.constant(golden.floats(`projection.${key}`)));
+    return reshape(reduceMean(mul(projected, projected), [...value.dims.keys()]), []);
+  }).reduce((a, b) => add(a, b));
+  const wrt = new Map(
+    graph.reachable([loss]).flatMap((v) => v.source.kind === "weight" ? [[v.source.key, v]] : []),
+  );
+  graph.output("loss", loss);
+  gradient(graph, loss, [...wrt.values()], { segments }).forEach((d, i) => graph.output([...wrt.keys()][i], d));
+  const got = await evaluate(graph, given, (_, key) => weights.place("part", key), [
+    { path: "part", data: weights.bytes },
+  ]);
 
-      const wanted = golden.keys.filter((key) => key.startsWith("gradient.")).map((key) => key.slice(9));
-      assert.deepEqual([...wrt.keys()].sort(), wanted.sort());
-      const [have, want] = [got.loss, golden.floats("loss")].map((t) => Number(t.data[0]));
-      assert.ok(Math.abs(have - want) <= 1e-5 * want, `loss ${have}, PyTorch says ${want}`);
-      const size = (data: Float32Array) => data.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
-      const largest = Math.max(...wanted.map((key) => size(golden.floats(`gradient.${key}`).data)));
-      let worst = { key: "", error: 0 };
-      for (const key of wanted) {
-        const { data } = golden.floats(`gradient.${key}`);
-        const step = Math.ceil(got[key].data.length / data.length);
-        const differences = data.map((x, i) => Number(got[key].data[i * step]) - x);
-        if (size(data) < NOTHING * largest) {
-          assert.ok(size(differences) <= 1e-6 * largest, `${key}: ${size(differences)} where PyTorch has 0`);
-          continue;
-        }
-        const error = size(differences) / size(data);
-        assert.ok(error <= LIMIT, `${key}: relative error ${error.toExponential(2)}, at most ${LIMIT} is allowed`);
-        if (error > worst.error) worst = { key, error };
-      }
-      if (process.env.SAU_TEST_VERBOSE) {
-        console.log(`${name}: ${wanted.length} weights, largest error ${worst.error.toExponential(1)} (${worst.key})`);
-      }
-    });
+  const wanted = golden.keys.filter((key) => key.startsWith("gradient.")).map((key) => key.slice(9));
+  assert.deepEqual([...wrt.keys()].sort(), wanted.sort());
+  const [have, want] = [got.loss, golden.floats("loss")].map((t) => Number(t.data[0]));
+  assert.ok(Math.abs(have - want) <= 1e-5 * want, `loss ${have}, PyTorch says ${want}`);
+  const size = (data: Float32Array) => data.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+  const largest = Math.max(...wanted.map((key) => size(golden.floats(`gradient.${key}`).data)));
+  let worst = { key: "", error: 0 };
+  for (const key of wanted) {
+    const { data } = golden.floats(`gradient.${key}`);
+    const step = Math.ceil(got[key].data.length / data.length);
+    const differences = data.map((x, i) => Number(got[key].data[i * step]) - x);
+    if (size(data) < NOTHING * largest) {
+      assert.ok(size(differences) <= 1e-6 * largest, `${key}: ${size(differences)} where PyTorch has 0`);
+      continue;
+    }
+    const error = size(differences) / size(data);
+    assert.ok(error <= LIMIT, `${key}: relative error ${error.toExponential(2)}, at most ${LIMIT} is allowed`);
+    if (error > worst.error) worst = { key, error };
   }
+  if (process.env.SAU_TEST_VERBOSE) {
+    console.log(
+      `${name}, ${segments} segments: ${wanted.length} weights, largest error ${
+        worst.error.toExponential(1)
+      } (${worst.key})`,
+    );
+  }
+};
+
+describe("gradients of whole networks", () => {
+  for (const name of Object.keys(networks)) {
+    it(`${name}: with respect to every weight`, PATIENT, () => check(name));
+  }
+
+  it("are the same where the forward pass is computed again in segments", PATIENT, async () => {
+    await check("text-gelu", 3);
+    await check("unet-1x", 5);
+  });
 });

@@ -18,6 +18,7 @@ const axisOf = (axis: number, rank: number, what: string): number => {
 
 const reshapeOp: Op = {
   type: "Reshape",
+  view: true,
   infer: ([x], { shape }) => {
     const dims = intsOf(shape);
     if (dims.reduce((n, d) => n * d, 1) !== elements(x)) throw new GraphError(`Reshape: ${showType(x)} to [${dims}]`);

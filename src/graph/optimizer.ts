@@ -1,0 +1,86 @@
+/** Optimisers as parts of a graph: weights, their state and gradients in, new weights and new state out. */
+import { GraphError, type Value } from "./graph.ts";
+import { add, div, exp, less, mul, sqrt, sub, where } from "./ops/elementwise.ts";
+import { reduceSum } from "./ops/reduce.ts";
+import { reshape } from "./ops/shape.ts";
+
+export interface AdamWSettings {
+  /** Share of the old first moment that is kept at each step. */
+  readonly beta1: number;
+  /** Share of the old second moment that is kept at each step. */
+  readonly beta2: number;
+  /** Added to the root of the second moment, in units of the gradient. */
+  readonly epsilon: number;
+  /** Share of a weight that is taken away at each step, times the learning rate. */
+  readonly weightDecay: number;
+}
+
+/** PyTorch's defaults. */
+export const adamWDefaults: AdamWSettings = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 };
+
+/** A weight and the running means of its gradient and of its gradient's square, all of one shape; the means start at 0. */
+export interface AdamWState {
+  readonly weight: Value;
+  readonly first: Value;
+  readonly second: Value;
+}
+
+/** What changes from step to step, each a float32 scalar: the number of this step, counted from 1, and the learning rate. */
+export interface Moment {
+  readonly step: Value;
+  readonly rate: Value;
+}
+
+/** One step of AdamW (Loshchilov and Hutter 2019, algorithm 2; bias correction as Kingma and Ba 2015, §3), as torch.optim.AdamW. */
+export const adamW = (
+  state: AdamWState,
+  gradient: Value,
+  { step, rate }: Moment,
+  settings: Partial<AdamWSettings> = {},
+): AdamWState => {
+  const { beta1, beta2, epsilon, weightDecay } = { ...adamWDefaults, ...settings };
+  const first = ema(state.first, gradient, beta1);
+  const second = ema(state.second, mul(gradient, gradient), beta2);
+  const size = div(rate, oneMinusPower(beta1, step));
+  const spread = add(div(sqrt(second), sqrt(oneMinusPower(beta2, step))), epsilon);
+  const kept = mul(state.weight, sub(1, mul(rate, weightDecay)));
+  return { weight: sub(kept, mul(size, div(first, spread))), first, second };
+};
+
+/** Exponential moving average: average · decay + value · (1 − decay). */
+export const ema = (average: Value, value: Value, decay: number): Value =>
+  add(mul(average, decay), mul(value, 1 - decay));
+
+/**
+ * 1 − β^t. For β near 1 and the first steps the difference would lose four of float32's seven digits, so that small
+ * exponents go by their series.
+ */
+const oneMinusPower = (beta: number, step: Value): Value => {
+  const a = mul(step, -Math.log(beta));
+  const series = mul(a, sub(1, mul(a, sub(1 / 2, mul(a, sub(1 / 6, mul(a, 1 / 24)))))));
+  return where(less(a, 0.03), series, sub(1, exp(mul(a, -1))));
+};
+
+/** √(Σ x²) over all elements of all values, a scalar. */
+export const globalNorm = (values: readonly Value[]): Value => {
+  if (values.length === 0) throw new GraphError("globalNorm: of no values");
+  const squares = values.map((x) => reshape(reduceSum(mul(x, x), [...x.dims.keys()]), []));
+  // The last first: it is the order in which a backward pass makes gradients, and ONNX Runtime descends into the chain of
+  // sums first. The other way round it would go down to the first layer and hold every layer's gradient until it is back.
+  return sqrt(squares.reduceRight((a, b) => add(a, b)));
+};
+
+/**
+ * Gradients scaled down together so that their global norm is at most `limit` (Pascanu et al. 2013, algorithm 1; the
+ * 10⁻⁶ is torch.nn.utils.clip_grad_norm_'s), and the norm as it was.
+ */
+export const clipByGlobalNorm = (
+  gradients: readonly Value[],
+  limit: number,
+): { readonly gradients: Value[]; readonly norm: Value } => {
+  const norm = globalNorm(gradients);
+  const ratio = div(limit, add(norm, 1e-6));
+  // Written so that a norm that is no number gives gradients that are none.
+  const factor = where(less(1, ratio), 1, ratio);
+  return { gradients: gradients.map((g) => mul(g, factor)), norm };
+};
