@@ -3,3 +3,4 @@ export { AdapterReport, type Candidate, Device, RuntimeError, RuntimeUnavailable
 export { type DeviceTensor, isDevice, type RunOptions, type Session, toHost } from "./session.ts";
 export { diagnose, Runtime } from "./runtime.ts";
 export { formatReport } from "./doctor.ts";
+export { openTrainer, type StepResult, type Trainer } from "./training.ts";

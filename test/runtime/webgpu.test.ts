@@ -19,6 +19,7 @@ import { readJson, relativeError, Stored } from "../support/golden.ts";
 import { chain } from "../support/graphs.ts";
 import { withRuntime } from "../support/runtime.ts";
 import { sessionLaws } from "./session_laws.ts";
+import { followsPyTorch } from "./training_laws.ts";
 
 const PATIENT = { timeout: 300_000 };
 /** GPUs sum in another order, and approximate exp and tanh; PyTorch on a GPU differs from itself on a CPU as much. */
@@ -128,6 +129,12 @@ if (Result.isFailure(found)) {
       const { folder } = network;
       it(`${folder}: every node has a kernel, and the answers are PyTorch's`, PATIENT, networkTest(device, network));
     }
+
+    it(
+      "a training step: every node of the backward pass and of AdamW has a kernel, and it follows PyTorch",
+      PATIENT,
+      () => followsPyTorch(device),
+    );
 
     it("a node without a kernel fails the creation, which names it", PATIENT, () =>
       withRuntime(
