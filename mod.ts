@@ -51,11 +51,17 @@ export {
   Device,
   diagnose,
   formatReport,
+  openTrainer,
   Runtime,
   RuntimeError,
   RuntimeUnavailable,
   type Session,
+  type StepResult,
+  type Trainer,
 } from "./src/runtime/mod.ts";
+
+// Networks as graphs: operations, gradients, optimisers, the training step that openTrainer runs, the ONNX writer.
+export * as graph from "./src/graph/mod.ts";
 
 // Pure parts: tensors, the mask algebra, metrics.
 export { type Tensor, tensor, zeros } from "./src/tensor/tensor.ts";

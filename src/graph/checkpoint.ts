@@ -73,8 +73,8 @@ export const recomputedValues = (graph: Graph, order: readonly Value[], segments
 };
 
 /**
- * Positions in the order where segments begin: near equal shares of the bytes that are computed, where the fewest bytes
- * go across.
+ * Positions in the order where segments begin: one near each equal share of what is computed, where the least goes across
+ * from what is before to what is behind. Too many segments leave no room for it: a cut then falls within an attention.
  */
 const cutsOf = (order: readonly Value[], segments: number): number[] => {
   const bytes = order.map((v) => v.source.kind === "node" && !v.source.op.view ? elements(v) : 0);
@@ -90,7 +90,7 @@ const cutsOf = (order: readonly Value[], segments: number): number[] => {
     // A cut at `at` puts the values before it into one segment, `across` of whose elements are still to be read.
     const share = (before / whole) * segments;
     const nearest = Math.round(share);
-    if (nearest >= 1 && nearest < segments && Math.abs(share - nearest) <= 1 / 4) {
+    if (nearest >= 1 && nearest < segments && Math.abs(share - nearest) <= 1 / 2) {
       const found = best.get(nearest);
       if (found === undefined || across < found.across) best.set(nearest, { cut: at, across });
     }
