@@ -3,6 +3,7 @@
  * second time when the backward pass comes to it, instead of being held until then. Time for memory.
  */
 import { elements, type Graph, type Value } from "./graph.ts";
+import { owner } from "./memory.ts";
 import { add, mul } from "./ops/elementwise.ts";
 import { reshape, slice } from "./ops/shape.ts";
 
@@ -21,7 +22,7 @@ export const heldValues: ForwardValues = { enter: () => {}, at: (value) => value
  * Values that go from one segment into another are held; the others are computed again, once.
  *
  * @param order the forward pass, each value after those it is made from.
- * @param segments number of segments of about equal size in bytes, 2 or more. The last is never computed again.
+ * @param segments number of segments of about equal size, 2 or more. The last is never computed again.
  */
 export const recomputedValues = (graph: Graph, order: readonly Value[], segments: number): ForwardValues => {
   const cuts = cutsOf(order, segments);
@@ -77,13 +78,13 @@ export const recomputedValues = (graph: Graph, order: readonly Value[], segments
  * from what is before to what is behind. Too many segments leave no room for it: a cut then falls within an attention.
  */
 const cutsOf = (order: readonly Value[], segments: number): number[] => {
-  const bytes = order.map((v) => v.source.kind === "node" && !v.source.op.view ? elements(v) : 0);
+  const sizes = order.map((v) => v.source.kind === "node" && owner(v) === v ? elements(v) : 0);
   const lastUse = new Map<Value, number>();
   order.forEach((value, at) => {
-    if (value.source.kind === "node") { for (const input of value.source.inputs) lastUse.set(input, at); }
+    if (value.source.kind === "node") { for (const input of value.source.inputs) lastUse.set(owner(input), at); }
   });
   const ending = new Map<number, number>();
-  const whole = bytes.reduce((a, b) => a + b, 0);
+  const whole = sizes.reduce((a, b) => a + b, 0);
   const best = new Map<number, { cut: number; across: number }>();
   let [before, across] = [0, 0];
   order.forEach((value, at) => {
@@ -94,10 +95,10 @@ const cutsOf = (order: readonly Value[], segments: number): number[] => {
       const found = best.get(nearest);
       if (found === undefined || across < found.across) best.set(nearest, { cut: at, across });
     }
-    before += bytes[at];
-    across += bytes[at] - (ending.get(at) ?? 0);
+    before += sizes[at];
+    across += sizes[at] - (ending.get(at) ?? 0);
     const end = lastUse.get(value) ?? order.length;
-    ending.set(end, (ending.get(end) ?? 0) + bytes[at]);
+    ending.set(end, (ending.get(end) ?? 0) + sizes[at]);
   });
   return [...best.values()].map(({ cut }) => cut).sort((a, b) => a - b);
 };

@@ -7,7 +7,7 @@ import { elements, type Graph, type Value } from "./graph.ts";
 
 /** Bytes of the parts of a run. */
 export interface MemoryEstimate {
-  /** Weights and constants that the model holds, as float32. */
+  /** Weights and constants that the model holds, as float32, and what is made of them alone (a transposed weight). */
   readonly weights: number;
   /** What is fed. */
   readonly inputs: number;
@@ -25,26 +25,43 @@ const bytesOf = (v: Value): number => elements(v) * BYTES[v.dtype];
  * Runtime fuses take less than is counted.
  */
 export const estimateMemory = (graph: Graph): MemoryEstimate => {
-  const order = executionOrder(graph);
+  const folded = foldedValues(graph);
+  const order = executionOrder(graph).filter((v) => !folded.has(v));
+  const outputs = graph.outputs.map(({ value }) => owner(value));
   const lastUse = new Map<Value, number>();
   order.forEach((value, at) => {
-    lastUse.set(owner(value), at);
-    for (const input of inputsOf(value)) lastUse.set(owner(input), at);
+    for (const used of [value, ...inputsOf(value)]) lastUse.set(owner(used), at);
   });
-  for (const { value } of graph.outputs) lastUse.set(owner(value), order.length);
+  for (const value of outputs) lastUse.set(value, order.length);
+  const computed = new Set(order);
   const ending = new Map<number, Value[]>();
-  for (const [value, at] of lastUse) if (isNode(value)) ending.set(at, [...ending.get(at) ?? [], value]);
+  for (const [value, at] of lastUse) if (computed.has(value)) ending.set(at, [...ending.get(at) ?? [], value]);
 
-  let [live, computed] = [0, 0];
+  let [live, peak] = [0, 0];
   order.forEach((value, at) => {
     if (owner(value) === value) live += bytesOf(value);
-    computed = Math.max(computed, live);
+    peak = Math.max(peak, live);
     for (const ended of ending.get(at) ?? []) live -= bytesOf(ended);
   });
-  const held = graph.reachable().filter((v) => v.source.kind === "weight" || v.source.kind === "constant");
-  const weights = total(held);
-  const inputs = total(graph.inputs);
-  return { weights, inputs, computed, peak: weights + inputs + computed };
+  const held = [...lastUse.keys()].filter((v) => v.source.kind !== "input" && !computed.has(v));
+  const [weights, inputs] = [total(held), total(graph.inputs)];
+  return { weights, inputs, computed: peak, peak: weights + inputs + peak };
+};
+
+/** What is made of weights and constants alone: ONNX Runtime computes it when it loads the model, and holds it from then on. */
+const foldedValues = (graph: Graph): ReadonlySet<Value> => {
+  const folded = new Set<Value>();
+  for (const value of graph.reachable()) {
+    const constant = (v: Value) => v.source.kind === "weight" || v.source.kind === "constant" || folded.has(v);
+    if (isNode(value) && inputsOf(value).every(constant)) folded.add(value);
+  }
+  return folded;
+};
+
+/** `8.7 GB at the most: 3.4 GB weights, 0.2 GB inputs, 5.1 GB computed`, in decimal units. */
+export const showMemory = ({ weights, inputs, computed, peak }: MemoryEstimate): string => {
+  const show = (bytes: number) => bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+  return `${show(peak)} at the most: ${show(weights)} weights, ${show(inputs)} inputs, ${show(computed)} computed`;
 };
 
 const total = (values: readonly Value[]): number => values.reduce((n, v) => n + bytesOf(v), 0);
@@ -54,7 +71,7 @@ const isNode = (v: Value): boolean => v.source.kind === "node";
 const inputsOf = (v: Value): readonly Value[] => v.source.kind === "node" ? v.source.inputs : [];
 
 /** The value whose memory holds this one: a view, such as a reshape, takes none of its own. */
-const owner = (v: Value): Value => {
+export const owner = (v: Value): Value => {
   let at = v;
   while (at.source.kind === "node" && at.source.op.view) at = at.source.inputs[0];
   return at;

@@ -1,7 +1,7 @@
 /** Memory of a run by counting what is alive, and gradients that compute the forward pass again to need less of it. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { estimateMemory, executionOrder } from "../../src/graph/memory.ts";
+import { estimateMemory, executionOrder, showMemory } from "../../src/graph/memory.ts";
 import { gradient } from "../../src/graph/gradient.ts";
 import { Graph, type Value } from "../../src/graph/graph.ts";
 import { add, exp, mul, sigmoid, tanh } from "../../src/graph/ops/elementwise.ts";
@@ -34,6 +34,24 @@ describe("the memory of a run", () => {
     g.output("first", x);
     g.output("second", exp(exp(reshape(x, [6]))));
     assert.equal(estimateMemory(g).computed, 3 * 24);
+  });
+
+  it("counts a weight as it is used: transposed when the model is loaded, and as it was where both are", () => {
+    const g = new Graph();
+    const x = exp(g.input("x", "float32", [5, 4]));
+    const y = linear(x, g.weights("unet")("w", [3, 4]));
+    g.output("y", y);
+    assert.equal(estimateMemory(g).weights, 48);
+    g.output("dx", gradient(g, reduceMean(mul(y, y), [0, 1]), [x])[0]);
+    // Both, and the gradient of the mean, which is 1/15 in [5, 3] cells whatever is fed.
+    assert.equal(estimateMemory(g).weights, 48 + 48 + 60);
+  });
+
+  it("is told in plain numbers", () => {
+    assert.equal(
+      showMemory({ weights: 3.36e9, inputs: 2.3e8, computed: 5.14e9, peak: 8.73e9 }),
+      "8.7 GB at the most: 3.4 GB weights, 230.0 MB inputs, 5.1 GB computed",
+    );
   });
 
   it("is that of the order in which ONNX Runtime runs: a training step makes its gradients from the last layer on", () => {
