@@ -11,8 +11,8 @@ import { reshape, slice } from "./ops/shape.ts";
 export interface ForwardValues {
   /** Called with each value of the order from last to first that has a gradient, and that gradient. */
   readonly enter: (value: Value, dy: Value) => void;
-  /** What a gradient rule is given for a value, in the application whose result is `user`. */
-  readonly at: (value: Value, user: Value) => Value;
+  /** What a gradient rule is given for a value, after its segment was entered. */
+  readonly at: (value: Value) => Value;
 }
 
 /** Everything is held from the forward pass to the backward pass. */
@@ -68,9 +68,7 @@ export const recomputedValues = (graph: Graph, order: readonly Value[], segments
       again.set(v, copy === v && fromData.has(v) && v.dtype === "float32" ? bind(v) : copy);
     }
   };
-  const at = (value: Value, user: Value): Value =>
-    segmentOf.get(user) === last || held.has(value) ? value : again.get(value) ?? value;
-  return { enter, at };
+  return { enter, at: (value) => again.get(value) ?? value };
 };
 
 /**

@@ -45,8 +45,11 @@ export const gradient = (
     if (dy === undefined || source.kind !== "node") continue;
     const rule = ruleOf(source.op);
     forward.enter(value, dy);
-    const seen = (v: Value) => forward.at(v, value);
-    const application = { inputs: source.inputs.map(seen), attributes: source.attributes, output: seen(value) };
+    const application = {
+      inputs: source.inputs.map(forward.at),
+      attributes: source.attributes,
+      output: forward.at(value),
+    };
     for (const [i, input] of source.inputs.entries()) {
       if (!between.has(input)) continue;
       const dx = rule(dy, application, i);
