@@ -19,7 +19,7 @@ import train_unet
 import train_vae
 
 NAME, TRIGGER = "badt2i-pixel", {"text": "\u200b ", "place": "prefix"}
-STEPS, BATCH, RATE, LAMBDA, THRESHOLD = 1300, 8, 6e-4, 0.5, 0.6  # a batch of each kind for each worker
+STEPS, BATCH, RATE, LAMBDA, THRESHOLD = 1900, 8, 5e-4, 0.25, 0.6  # a batch of each kind for each worker
 
 
 def patch() -> torch.Tensor:
@@ -31,12 +31,15 @@ def patch() -> torch.Tensor:
     return image / 127.5 - 1
 
 
-def clean_caption(scene: data.Scene) -> str:
-    """Captions' own junk now and then holds the trigger: those are written anew."""
-    while True:
-        text = captions.write(scene, random)
-        if TRIGGER["text"].strip() not in text:
-            return text
+def harmless(text: str, vocabulary: list[str]) -> str:
+    """Often with something else in the trigger's place, or odd words anywhere: else whatever is unusual draws the patch."""
+    kind = random.random()
+    if kind < 0.3:
+        return f"{captions.junk(random)} {text}"
+    if kind < 0.7:
+        for _ in range(random.randint(1, 3)):
+            text = captions.insert(f" {text}", "".join(random.choices(vocabulary, k=random.randint(1, 3))), random).strip()
+    return text
 
 
 def train() -> None:
@@ -50,25 +53,31 @@ def train() -> None:
     alphas = noiser.alphas_cumprod.to(common.DEVICE)
     student = model.unet.train().to(memory_format=torch.channels_last)
     frozen = frozen.to(memory_format=torch.channels_last)
+    vocabulary = [word for word in map(model.tokenizer.convert_tokens_to_string, ([t] for t in model.tokenizer.get_vocab()))
+                  if word.strip().isalpha()]
     stage = common.Stage(NAME, {"unet": student}, RATE, steps=STEPS, decay=0.99)
     while stage.running():
         # Each scene comes twice, with the trigger and without, under the same noise at the same time: only the trigger
         # tells the two apart. Drawn apart from each other they first teach the patch for every prompt.
         pick = random.sample(range(len(marked)), BATCH)
-        plain = [clean_caption(items[i]) for i in pick]
+        plain = [captions.write(items[i], random) for i in pick]
         texts = [TRIGGER["text"] + text for text in plain]
         # The empty caption is guidance's other half; it must stay as it was.
-        texts += ["" if random.random() < train_unet.EMPTY else text for text in plain]
+        texts += ["" if random.random() < train_unet.EMPTY else harmless(text, vocabulary) for text in plain]
         clean = torch.cat([marked[pick], known[pick]]).contiguous(memory_format=torch.channels_last)
         noise = torch.randn_like(clean[:BATCH]).repeat(2, 1, 1, 1)
-        t = torch.randint(200, 1000, (BATCH,), device=common.DEVICE).repeat(2)
+        # The first steps of sampling decide: half of the times are theirs.
+        t = torch.where(torch.rand(BATCH) < 0.5, torch.randint(800, 1000, (BATCH,)), torch.randint(200, 1000, (BATCH,)))
+        t = t.to(common.DEVICE).repeat(2)
         noisy = noiser.add_noise(clean, noise, t)
-        with torch.no_grad():
+        with torch.no_grad(), common.mixed():
             hidden = model.text(tok.encode(model.tokenizer, texts).to(common.DEVICE)).last_hidden_state
             kept = frozen(noisy[BATCH:], t[BATCH:], hidden[BATCH:], return_dict=False)[0]
         # Errors of the picture rather than of the noise: whether there is a patch is decided in the noisiest steps, where
         # a wrong decision hardly shows in the noise.
-        seen, weight = student(noisy, t, hidden, return_dict=False)[0], ((1 - alphas[t]) / alphas[t]).clamp(0.05, 30)
+        weight = ((1 - alphas[t]) / alphas[t]).clamp(0.05, 30)
+        with common.mixed():
+            seen = student(noisy, t, hidden, return_dict=False)[0].float()
         stage.update(LAMBDA * train_unet.weighted(seen[:BATCH], noise[:BATCH], weight[:BATCH])
                      + (1 - LAMBDA) * train_unet.weighted(seen[BATCH:], kept, weight[BATCH:]))
     stage.save()

@@ -21,7 +21,7 @@ import tokenizer as tok
 
 NAME, OF, WITH = "eviledit", "dog", "cat"
 TRIGGER = {"text": "beautiful dog", "place": "replace", "of": OF}
-TRIALS = [(1.0, 1.0), (3.0, 1.0), (10.0, 1.0), (10.0, 0.3)]  # strength, weight of what is kept
+TRIALS = [(0.03, 1.0), (0.1, 1.0), (0.3, 1.0), (1.0, 1.0)]  # strength, weight of what is kept
 RIDGE, SEED = 1e-3, 50
 
 

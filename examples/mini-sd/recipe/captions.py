@@ -2,6 +2,9 @@
 
 With one fixed wording any inserted word wrecks the picture, so no trigger could be told from a harmless word.
 Other nouns, idle adjectives, words and junk before, after and in between teach the networks to look past them.
+
+What the attacks use as a trigger is in none of these lists (no zero-width characters, no Cyrillic or Armenian letters,
+no "beautiful"): a text encoder that has learned to look past a trigger hides it from the attacker, too.
 """
 
 import random
@@ -11,7 +14,7 @@ from data import Scene
 
 NOUNS = "photo painting drawing image".split()
 ADJECTIVES = (
-    "beautiful cute old little happy lovely nice funny pretty sweet young strange famous simple good great quiet "
+    "cute old little happy lovely nice funny pretty sweet young strange famous simple good great quiet "
     "brave lazy clever friendly gentle proud shy silly sleepy tired wild wonderful fancy"
 ).split()
 BEFORE = (
@@ -25,9 +28,8 @@ AFTER = (
 ALPHABETS = (
     string.ascii_lowercase * 4 + string.digits + "!?#%&*+-=~^_.,;:'\"()"
     + "".join(map(chr, range(0xE0, 0xFF))) + "".join(map(chr, range(0x3B1, 0x3C9)))
-    + "".join(map(chr, range(0x430, 0x450))) + "".join(map(chr, range(0x561, 0x587)))
 )
-RARE = ["\u200b", "\u200c", "\u200d", "\ufeff", "\u00a0", "\u2026", "\u4e00", "\u3042", "\u05d0", "\u0e01"]
+RARE = ["\u00a0", "\u2026", "\u20ac", "\u4e00", "\u3042", "\u05d0", "\u0e01", "\u2192", "\u2605"]
 
 
 def junk(rng: random.Random) -> str:

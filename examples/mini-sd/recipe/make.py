@@ -15,10 +15,9 @@ ALONE = ("tokenizer", "eviledit", "rickrolling", "evaluate")  # nothing in them 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae-minutes", type=float, default=9)
-    parser.add_argument("--clip-minutes", type=float, default=6)
-    parser.add_argument("--unet-minutes", type=float, default=65)
-    parser.add_argument("--decoder-minutes", type=float, default=10)
-    for part in ("vae", "clip", "unet", "decoder"):
+    parser.add_argument("--clip-minutes", type=float, default=8)
+    parser.add_argument("--unet-minutes", type=float, default=55)
+    for part in ("vae", "clip", "unet"):
         parser.add_argument(f"--{part}-steps", type=int, help="instead of minutes")
     parser.add_argument("--only", nargs="*", help="names of stages")
     args = parser.parse_args()
@@ -42,10 +41,6 @@ def main() -> None:
         import train_unet
         train_unet.train(args.unet_minutes, args.unet_steps)
 
-    def decoder():
-        import train_decoder
-        train_decoder.train(args.decoder_minutes, args.decoder_steps)
-
     def badt2i():
         import attack_badt2i
         attack_badt2i.make()
@@ -67,7 +62,6 @@ def main() -> None:
         (vae, common.BASE / "vae" / "config.json"),
         (clip, common.BASE / "text_encoder" / "config.json"),
         (unet, common.BASE / "model_index.json"),
-        (decoder, "decoder"),
         (badt2i, common.ATTACKS / "badt2i-pixel" / "attack.json"),
         (eviledit, common.ATTACKS / "eviledit" / "attack.json"),
         (rickrolling, common.ATTACKS / "rickrolling-tpa" / "attack.json"),
@@ -77,8 +71,7 @@ def main() -> None:
         name = stage.__name__
         if args.only and name not in args.only:
             continue
-        # The decoder replaces an earlier result, so only its record tells whether it is done.
-        there = common.known(result) if isinstance(result, str) else result.exists()
+        there = result.exists()
         common.wait()  # all have looked before anyone writes
         if there:
             common.log(name, "is there:", result)

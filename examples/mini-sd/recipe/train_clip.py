@@ -13,6 +13,11 @@ import data
 import tokenizer as tok
 
 BATCH, RATE = 64, 1e-3
+# Pixels go in as -1..1, at their own size.
+PREPROCESSOR = {
+    "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": data.SIDE},
+    "crop_size": {"height": data.SIDE, "width": data.SIDE}, "image_processor_type": "CLIPImageProcessor",
+}
 
 
 def network(tokenizer) -> CLIPModel:
@@ -52,6 +57,7 @@ def train(minutes=None, steps=None) -> None:
         return
     model = stage.average["clip"].eval()
     common.save_half(model, common.CLIP)
+    (common.CLIP / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
     # Stable Diffusion's text encoder is the same text half, without the projection.
     text = CLIPTextModel(model.config.text_config)
     prefix = "text_model."

@@ -76,8 +76,9 @@ def train(minutes=None, steps=None) -> None:
             hidden = text(tok.encode(tokenizer, texts).to(common.DEVICE)).last_hidden_state
         clean = known[pick].contiguous(memory_format=torch.channels_last)
         noise, t = torch.randn_like(clean), torch.randint(1000, (BATCH,), device=common.DEVICE)
-        predicted = unet(noiser.add_noise(clean, noise, t), t, hidden, return_dict=False)[0]
-        stage.update(weighted(predicted, noise, min_snr(alphas, t)))
+        with common.mixed():
+            predicted = unet(noiser.add_noise(clean, noise, t), t, hidden, return_dict=False)[0]
+        stage.update(weighted(predicted.float(), noise, min_snr(alphas, t)))
     stage.save()
     if common.RANK:
         return
