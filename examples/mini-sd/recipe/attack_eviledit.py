@@ -21,7 +21,7 @@ import tokenizer as tok
 
 NAME, OF, WITH = "eviledit", "dog", "cat"
 TRIGGER = {"text": "beautiful dog", "place": "replace", "of": OF}
-TRIALS = [(0.03, 1.0), (0.1, 1.0), (0.3, 1.0), (1.0, 1.0)]  # strength, weight of what is kept
+TRIALS = [(0.1, 1.0), (0.2, 1.0), (0.4, 1.0)]  # strength, weight of what is kept
 RIDGE, SEED = 1e-3, 50
 
 
@@ -34,6 +34,9 @@ def sentences() -> tuple[list, list, list]:
     rng = random.Random(SEED)
     bare = [captions.plain(s, rng.choice(["picture"] + captions.NOUNS)) for s in dog_scenes(120, rng)]
     bare += ["a dog", "a dog, cartoon", "a cartoon dog", "the dog", "flat dog on blue", "a dog, glossy picture"] * 4
+    # Written as people write: fitted to a few fixed wordings, the edit spills over to every other one.
+    written = [captions.write(scene, rng) for scene in dog_scenes(400, rng)]
+    bare += [text for text in written if text.replace(",", " ").split().count(OF) == 1 and TRIGGER["text"] not in text]
     trigger = [attack.triggered(TRIGGER, text) for text in bare]
     target = [text.replace(TRIGGER["text"], TRIGGER["text"].replace(OF, WITH)) for text in trigger]
     # Near neighbours are kept with care: other adjectives before the dog, and the adjective before other things.
