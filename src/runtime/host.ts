@@ -9,6 +9,9 @@ export const runtimeName = (): "deno" | "bun" | "node" =>
 
 export const cores = (): number => os.availableParallelism();
 
+/** How many cores other work has kept busy in the last minute; 0 where the system does not say. */
+export const load = (): number => os.loadavg()[0] || 0;
+
 export const hostFacts = (): Host => {
   const runtime = runtimeName();
   return {

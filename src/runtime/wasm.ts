@@ -2,15 +2,16 @@
 import { Effect } from "effect";
 import process from "node:process";
 import { type Backend, Missing } from "./backend.ts";
-import { cores } from "./host.ts";
+import { cores, load } from "./host.ts";
 import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
 
 /**
- * One thread, unless SAU_WASM_THREADS asks for more. With two, runs that hold several sessions at once were seen to stand
- * still for minutes under Deno 2.9.6 (onnxruntime-web 1.30.0): slow and certain beats fast and stuck.
+ * As many threads as cores stand idle, unless SAU_WASM_THREADS says how many. ONNX Runtime's threads wait for each other
+ * by spinning: on a core that other work holds as well, two were seen to be thirty times as slow as one.
  */
-const wanted = (): number => Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || 1));
+const wanted = (): number =>
+  Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || Math.round(cores() - load())));
 
 /** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
 let started: number | undefined;

@@ -34,7 +34,7 @@ const runOn = (attack: readonly string[], counts: { text: number; verdict: numbe
     return yield* run(pipeline, { environment });
   })));
 
-const outputOf = (result: RunResult) => (step: string, name: string) =>
+const outputOf = (result: Pick<RunResult, "steps">) => (step: string, name: string) =>
   result.steps.find((s) => s.id === step)!.outputs[name];
 
 const figureOf = (verdict: Verdict) => (name: string) => verdict.figures.find((f) => f.name === name)!.value;

@@ -88,6 +88,8 @@ export const madeUpRun = ({ passed = true, text = "", side = 32 }: MadeUp = {}):
     embeddings: { dims: [0], data: new Float32Array() },
     empty: { dims: [0], data: new Float32Array() },
     skipped: [{ prompt: `a very long prompt${text}`, reason: `it is too long${text}` }],
+    spare: [],
+    variations: [],
   };
 
   const maps = texts.map((_, i) => fieldOf(i + 1));
