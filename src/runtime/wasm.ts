@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import process from "node:process";
 import { type Backend, Missing } from "./backend.ts";
-import { cores, load } from "./host.ts";
+import { busyCores, cores } from "./host.ts";
 import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
 
@@ -10,32 +10,36 @@ import { ortEngine } from "./ort.ts";
  * As many threads as cores stand idle, unless SAU_WASM_THREADS says how many. ONNX Runtime's threads wait for each other
  * by spinning: on a core that other work holds as well, two were seen to be thirty times as slow as one.
  */
-const wanted = (): number =>
-  Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || Math.round(cores() - load())));
+const wanted = async (): Promise<number> => {
+  const asked = Number(process.env.SAU_WASM_THREADS) || Math.round(cores() - await busyCores());
+  return Math.max(1, Math.min(cores(), asked));
+};
 
 /** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
 let started: number | undefined;
 
-export const wasm = (threads = wanted()): Backend => ({
+export const wasm = (threads?: number): Backend => ({
   name: "wasm",
   find: () =>
     Effect.tryPromise({
       // The bare entry is the one that starts threads in both runtimes.
-      try: () => import("onnxruntime-web"),
+      try: async () => {
+        started ??= threads ?? await wanted();
+        return await import("onnxruntime-web");
+      },
       catch: (error) =>
         new Missing({
           reason: `onnxruntime-web does not load: ${firstLine(error)}`,
           advice: ["Install sau's dependencies again."],
         }),
     }).pipe(Effect.map((ort) => {
-      started ??= threads;
-      ort.env.wasm.numThreads = started;
+      ort.env.wasm.numThreads = started ?? 1;
       return {
         vendor: "",
         architecture: "",
         description: "WebAssembly with SIMD on the CPU",
         software: false,
-        threads: started,
+        threads: started ?? 1,
         limits: null,
         version: `onnxruntime-web ${ort.env.versions.web ?? ort.env.versions.common}`,
         open: Effect.sync(() =>
