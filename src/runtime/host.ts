@@ -9,22 +9,6 @@ export const runtimeName = (): "deno" | "bun" | "node" =>
 
 export const cores = (): number => os.availableParallelism();
 
-/** How many cores are kept busy at the moment, seen over a fifth of a second; 0 where the system does not say. */
-export const busyCores = async (): Promise<number> => {
-  const times = () =>
-    os.cpus().reduce(
-      ({ busy, all }, { times: { user, nice, sys, irq, idle } }) => {
-        const spent = user + nice + sys + irq;
-        return { busy: busy + spent, all: all + spent + idle };
-      },
-      { busy: 0, all: 0 },
-    );
-  const before = times();
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  const after = times();
-  return after.all > before.all ? cores() * (after.busy - before.busy) / (after.all - before.all) : 0;
-};
-
 export const hostFacts = (): Host => {
   const runtime = runtimeName();
   return {

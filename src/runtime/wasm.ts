@@ -2,18 +2,15 @@
 import { Effect } from "effect";
 import process from "node:process";
 import { type Backend, Missing } from "./backend.ts";
-import { busyCores, cores } from "./host.ts";
+import { cores } from "./host.ts";
 import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
 
 /**
- * As many threads as cores stand idle, unless SAU_WASM_THREADS says how many. ONNX Runtime's threads wait for each other
- * by spinning: on a core that other work holds as well, two were seen to be thirty times as slow as one.
+ * One thread, unless SAU_WASM_THREADS asks for more. ONNX Runtime's threads wait for each other by spinning: on cores that
+ * other work holds as well, two were seen to stand still for minutes. Slow and certain beats fast and stuck.
  */
-const wanted = async (): Promise<number> => {
-  const asked = Number(process.env.SAU_WASM_THREADS) || Math.round(cores() - await busyCores());
-  return Math.max(1, Math.min(cores(), asked));
-};
+const wanted = (): number => Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || 1));
 
 /** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
 let started: number | undefined;
@@ -24,7 +21,7 @@ export const wasm = (threads?: number): Backend => ({
     Effect.tryPromise({
       // The bare entry is the one that starts threads in both runtimes.
       try: async () => {
-        started ??= threads ?? await wanted();
+        started ??= threads ?? wanted();
         return await import("onnxruntime-web");
       },
       catch: (error) =>
