@@ -1,6 +1,6 @@
 /**
  * Variations of prompts, for fitting text embeddings. Two dozen prompts say little about the words that people write: a map
- * fitted to them alone was seen to leave two thirds of the trigger in new prompts and to move those three times as far.
+ * that is fitted to them alone leaves more of the trigger in new prompts and moves those further.
  */
 import { seedOf, uniform } from "../tensor/random.ts";
 import type { Trigger } from "./trigger.ts";
@@ -30,7 +30,9 @@ const NUMBERS = 24;
  */
 export const variations = (prompts: readonly string[], options: VariationOptions): Variation[] => {
   const of = options.trigger.of?.toLowerCase();
-  const holds = (text: string) => text.toLowerCase().includes(options.trigger.text.trim().toLowerCase());
+  // Only spaces are cut: trim() would take a byte order mark, which may be the trigger itself.
+  const trigger = options.trigger.text.toLowerCase().replace(/^ +| +$/g, "");
+  const holds = (text: string) => trigger !== "" && text.toLowerCase().includes(trigger);
   const harmless = half(options.words, "cure");
   const inserted = [half(characters, "cure"), syllables, harmless].map((list) => list.filter((text) => !holds(text)));
   const split = prompts.map((prompt) => prompt.split(/\s+/).filter((word) => word !== ""));

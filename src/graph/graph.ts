@@ -186,24 +186,7 @@ export class Graph {
 
   /** Values that the outputs, or the given values, need: each after those it is made from. */
   reachable(from: readonly Value[] = this.outputs.map((o) => o.value)): Value[] {
-    const order: Value[] = [];
-    const seen = new Set<Value>();
-    // An explicit stack: a deep network would overflow a recursive walk.
-    const stack: { value: Value; entered: boolean }[] = from.map((value) => ({ value, entered: false }));
-    while (stack.length > 0) {
-      const { value, entered } = stack.pop()!;
-      if (entered) {
-        order.push(value);
-        continue;
-      }
-      if (seen.has(value)) continue;
-      seen.add(value);
-      stack.push({ value, entered: true });
-      if (value.source.kind === "node") {
-        for (const input of value.source.inputs) stack.push({ value: input, entered: false });
-      }
-    }
-    return order;
+    return postOrder(from, (value) => value.source.kind === "node" ? value.source.inputs : []);
   }
 
   /** The weights that the outputs need, in the order of first use, with the dimensions a checkpoint must have. */
@@ -235,6 +218,28 @@ export class Graph {
     return value;
   }
 }
+
+/**
+ * Every value once, depth first, after all that it is made from; the last root and the last input are entered first. An
+ * explicit stack: a deep network would overflow a recursive walk.
+ */
+export const postOrder = (roots: readonly Value[], inputsOf: (value: Value) => readonly Value[]): Value[] => {
+  const order: Value[] = [];
+  const seen = new Set<Value>();
+  const stack = roots.map((value) => ({ value, entered: false }));
+  while (stack.length > 0) {
+    const { value, entered } = stack.pop()!;
+    if (entered) {
+      order.push(value);
+      continue;
+    }
+    if (seen.has(value)) continue;
+    seen.add(value);
+    stack.push({ value, entered: true });
+    for (const input of inputsOf(value)) stack.push({ value: input, entered: false });
+  }
+  return order;
+};
 
 /** % and # begin the names that the ONNX writer gives to what is inside. */
 const checkName = (what: string, name: string): void => {

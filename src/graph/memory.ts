@@ -3,7 +3,7 @@
  * that reads it.
  */
 import type { DType } from "../tensor/tensor.ts";
-import { elements, type Graph, type Value } from "./graph.ts";
+import { elements, type Graph, postOrder, type Value } from "./graph.ts";
 
 /** Bytes of the parts of a run. */
 export interface MemoryEstimate {
@@ -85,20 +85,6 @@ export const executionOrder = (graph: Graph): Value[] => {
   const file = graph.reachable().filter(isNode);
   const place = new Map(file.map((v, i) => [v, i]));
   const taken = new Set(file.flatMap((v) => inputsOf(v)));
-  const order: Value[] = [];
-  const seen = new Set<Value>();
-  const stack = file.filter((v) => !taken.has(v)).map((value) => ({ value, entered: false }));
-  while (stack.length > 0) {
-    const { value, entered } = stack.pop()!;
-    if (entered) {
-      order.push(value);
-      continue;
-    }
-    if (seen.has(value)) continue;
-    seen.add(value);
-    stack.push({ value, entered: true });
-    const inputs = inputsOf(value).filter(isNode).sort((a, b) => place.get(a)! - place.get(b)!);
-    for (const input of inputs) stack.push({ value: input, entered: false });
-  }
-  return order;
+  const inputsLast = (v: Value) => inputsOf(v).filter(isNode).sort((a, b) => place.get(a)! - place.get(b)!);
+  return postOrder(file.filter((v) => !taken.has(v)), inputsLast);
 };

@@ -9,5 +9,6 @@ export * from "./ops/linear.ts";
 export * from "./ops/normalize.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/shape.ts";
+export * from "./ops/sinusoid.ts";
 export * from "./optimizer.ts";
 export * from "./training.ts";

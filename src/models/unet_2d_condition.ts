@@ -3,12 +3,11 @@ import {
   activation,
   add,
   concat,
-  cos,
   gelu,
   type Graph,
   mul,
   reshape,
-  sin,
+  sinCos,
   slice,
   transpose,
   upsampleNearest,
@@ -233,7 +232,8 @@ const timeEmbedding = (config: UnetConfig, weights: WeightReader, timestep: Valu
     (_, i) => Math.exp((-Math.log(10000) * i) / (half - config.freq_shift)),
   );
   const angles = mul(reshape(timestep, [timestep.dims[0], 1]), g.constant({ dims: [1, half], data: rates }));
-  const parts = config.flip_sin_to_cos ? [cos(angles), sin(angles)] : [sin(angles), cos(angles)];
+  const { sin, cos } = sinCos(angles);
+  const parts = config.flip_sin_to_cos ? [cos, sin] : [sin, cos];
   const inner = linearLayer(under(weights, "time_embedding.linear_1."), concat(parts, 1), 4 * width);
   const hidden = activation(config.act_fn)(inner);
   return linearLayer(under(weights, "time_embedding.linear_2."), hidden, 4 * width);

@@ -7,36 +7,34 @@ import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
 
 /**
- * One thread, unless SAU_WASM_THREADS asks for more. ONNX Runtime's threads wait for each other by spinning: on cores that
- * other work holds as well, two were seen to stand still for minutes. Slow and certain beats fast and stuck.
+ * One thread, unless SAU_WASM_THREADS asks for more. With two, a run was seen to be forty times slower beside other work
+ * on both cores, and one test run to stand still (Deno 2.9.6, onnxruntime-web 1.30.0): slow and certain beats fast and stuck.
  */
 const wanted = (): number => Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || 1));
 
 /** Threads are set once in a process: ONNX Runtime reads the number when its WebAssembly starts. */
 let started: number | undefined;
 
-export const wasm = (threads?: number): Backend => ({
+export const wasm = (threads = wanted()): Backend => ({
   name: "wasm",
   find: () =>
     Effect.tryPromise({
       // The bare entry is the one that starts threads in both runtimes.
-      try: async () => {
-        started ??= threads ?? wanted();
-        return await import("onnxruntime-web");
-      },
+      try: () => import("onnxruntime-web"),
       catch: (error) =>
         new Missing({
           reason: `onnxruntime-web does not load: ${firstLine(error)}`,
           advice: ["Install sau's dependencies again."],
         }),
     }).pipe(Effect.map((ort) => {
-      ort.env.wasm.numThreads = started ?? 1;
+      started ??= threads;
+      ort.env.wasm.numThreads = started;
       return {
         vendor: "",
         architecture: "",
         description: "WebAssembly with SIMD on the CPU",
         software: false,
-        threads: started ?? 1,
+        threads: started,
         limits: null,
         version: `onnxruntime-web ${ort.env.versions.web ?? ort.env.versions.common}`,
         open: Effect.sync(() =>

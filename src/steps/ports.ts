@@ -17,7 +17,6 @@ export interface Model {
   readonly blend?: Tensor;
 }
 
-/** Prompts in their three readings, with the embeddings of each. */
 /** A variation of a prompt, as token ids alone: more texts for the closed form to fit. */
 export interface VariedReadings {
   /** The prompt that it was made of, an index into `prompts`; beyond them it was one of `spare`. */
@@ -28,6 +27,7 @@ export interface VariedReadings {
   readonly toClean: readonly number[];
 }
 
+/** Prompts in their three readings, with the embeddings of each. */
 export interface TextPairs {
   readonly model: Model;
   readonly trigger: Trigger;
@@ -42,6 +42,7 @@ export interface TextPairs {
   readonly skipped: ReadonlyArray<{ readonly prompt: string; readonly reason: string }>;
   /** Prompts of the file that only lent their words. */
   readonly spare: readonly string[];
+  /** Those that could be read; fewer than asked for where prompts are few or the trigger's place is rare. */
   readonly variations: readonly VariedReadings[];
 }
 

@@ -8,7 +8,7 @@ import { readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
+import { isTextPoisoned, type Target, type TextShift, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
@@ -142,7 +142,7 @@ export const unlearn = Step.make("unlearn", {
       model,
       account: {
         strategy: "closed-form",
-        why: explainChoice(shift, before, best, judged.length),
+        why: explainChoice(text, shift, before, best, judged.length),
         candidates,
         chosen: candidates[judged.indexOf(best)],
         before: { trigger: before },
@@ -156,7 +156,7 @@ export const unlearn = Step.make("unlearn", {
 const wants = (strategy: string, what: string) =>
   Effect.fail(new StepError({ step: "unlearn", cause: new Error(`strategy ${strategy} needs ${what}`) }));
 
-const candidateOf = (target: string, lambda: number, mu: number, s: Solution): Candidate => ({
+const candidateOf = (target: Target, lambda: number, mu: number, s: Solution): Candidate => ({
   name: `target ${target}, λ ${lambda}, μ ${mu}`,
   residual: s.residual,
   keepResidual: s.keepResidual,
@@ -185,6 +185,7 @@ const relativeChange = (a: Tensor, b: Tensor): number => {
 };
 
 const explainChoice = (
+  { prompts, variations }: TextPairs,
   { shift, spread }: { shift: number; spread: number },
   before: number,
   { target, lambda, judgement, drawn }: Judged,
@@ -198,7 +199,7 @@ const explainChoice = (
     } % of triggered pictures still part from the clean ones further than harmless ` +
       `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
   const found =
-    `Of ${tried} closed forms, target ${target} with λ ${lambda} did best on prompts it was not fitted to: the trigger's ` +
+    `Of ${tried} closed forms, fitted to ${prompts.length} prompts and ${variations.length} variations, target ${target} with λ ${lambda} did best on prompts it was not fitted to: the trigger's ` +
     `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
   return `The text encoder treats the trigger like any word (it moves the embeddings ${
     shift.toFixed(1)

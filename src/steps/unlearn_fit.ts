@@ -17,7 +17,8 @@ export type Fit = (chosen: readonly number[], target: Target) => Moments;
 
 /**
  * Encodes the variations once, in batches, and keeps their sums: those made of `held` prompts apart, so that a fit to the
- * others knows nothing of them.
+ * others has seen
+ * no text that was made of them (single words of theirs may stand in other prompts' variations).
  * @param use use[p][k] is false for a twin that shows the backdoor itself.
  */
 export const openFit = Effect.fnUntraced(function* (
@@ -51,6 +52,7 @@ export const openFit = Effect.fnUntraced(function* (
         const readings = some[0].readings.length;
         const embeddings = { dims: [some.length, readings, ...flat.dims.slice(1)], data: flat.data };
         const usable = some.map(() => Array.from({ length: readings - 2 }, () => trusted));
+        let same: MomentSums | undefined;
         for (const target of targets) {
           const rows = closedFormRows(
             embeddings,
@@ -59,7 +61,8 @@ export const openFit = Effect.fnUntraced(function* (
             some.map((_, i) => i),
             target,
           );
-          add(`${name} ${target}`, momentSums(rows.triggered, rows.wanted, rows.keep));
+          same = momentSums(rows.triggered, rows.wanted, rows.keep, same);
+          add(`${name} ${target}`, same);
         }
       }
     }

@@ -41,14 +41,22 @@ export interface MomentSums {
   readonly keepSum: Float64Array;
 }
 
-/** Sums over rows T, A [n, D] and R [r, D]; leading axes are flattened. */
-export const momentSums = (triggered: Tensor, wanted: Tensor, keep: Tensor): MomentSums => {
+/**
+ * Sums over rows T, A [n, D] and R [r, D]; leading axes are flattened.
+ * @param same sums of the same T and R with another A: what does not depend on A is taken from them.
+ */
+export const momentSums = (triggered: Tensor, wanted: Tensor, keep: Tensor, same?: MomentSums): MomentSums => {
   const width = triggered.dims.at(-1)!;
   const n = triggered.data.length / width;
   const r = keep.data.length / width;
   if (wanted.data.length !== triggered.data.length || keep.dims.at(-1) !== width) {
     throw new RangeError(`closed form: T [${triggered.dims}], A [${wanted.dims}] and R [${keep.dims}] do not fit`);
   }
+  const ofWanted = {
+    wanted: gram(wanted.data, triggered.data, n, width, width),
+    wantedSquare: sumOfSquares(wanted.data),
+  };
+  if (same !== undefined) return { ...same, ...ofWanted };
   const keepSum = new Float64Array(width);
   keep.data.forEach((x, i) => keepSum[i % width] += x);
   return {
@@ -56,10 +64,9 @@ export const momentSums = (triggered: Tensor, wanted: Tensor, keep: Tensor): Mom
     n,
     r,
     triggered: gram(triggered.data, triggered.data, n, width, width),
-    wanted: gram(wanted.data, triggered.data, n, width, width),
     keep: gram(keep.data, keep.data, r, width, width),
-    wantedSquare: sumOfSquares(wanted.data),
     keepSum,
+    ...ofWanted,
   };
 };
 

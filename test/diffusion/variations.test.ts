@@ -43,6 +43,15 @@ describe("variations of prompts", () => {
     );
   });
 
+  it("make way for a trigger that is itself white space to some, such as a byte order mark", () => {
+    const made = variations(["a red dog", "an old\ufeff cat"], {
+      ...options,
+      trigger: { text: "\ufeff ", place: "prefix" },
+    });
+    assert.ok(made.length > 10);
+    assert.ok(made.every(({ text }) => !text.includes("\ufeff")));
+  });
+
   it("name the prompt that they were made of, each prompt in its turn", () => {
     const made = variations(["a red dog on a hill", "an old cat in a small box"], {
       ...options,

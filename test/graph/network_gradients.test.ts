@@ -15,13 +15,9 @@ import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
 import { endOf } from "../support/clip.ts";
 import { evaluate } from "../support/evaluate.ts";
 import { goldenOf, readJson, Stored } from "../support/golden.ts";
-import { testDevice } from "../support/runtime.ts";
 
-/**
- * Agreement with PyTorch that the project promises for gradients. WGSL lets sin and cos be off by 2⁻¹¹, and the U-Net's
- * time embedding, which every block adds, is made of them: an emulated GPU that takes 2·10⁻⁴ of it is off by up to 5·10⁻³.
- */
-const LIMIT = testDevice.startsWith("webgpu") ? 1e-2 : 1e-3;
+/** Agreement with PyTorch that the project promises for gradients. */
+const LIMIT = 1e-3;
 /** PyTorch's float64 gradients below this share of the largest are zeros with rounding: the bias of a key, which softmax does not see. */
 const NOTHING = 1e-12;
 

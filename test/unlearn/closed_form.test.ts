@@ -82,6 +82,11 @@ describe("closed form", () => {
     assert.ok(Math.abs(x.residual - y.residual) < 1e-9 && Math.abs(x.keepResidual - y.keepResidual) < 1e-9);
   });
 
+  it("sums of the same rows with another A are those computed anew", () => {
+    const B = normal(5, [n, D]);
+    assert.deepEqual(momentSums(T, B, R, momentSums(T, A, R)), momentSums(T, B, R));
+  });
+
   it("rows that already are what they should be change nothing", () => {
     const { x, keepResidual } = solveClosedForm(moments(T, T, R), lambda, mu);
     x.forEach((v, i) => assert.ok(Math.abs(v - (i % (D + 1) === 0 ? 1 : 0)) < 1e-9));

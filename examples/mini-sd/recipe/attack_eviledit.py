@@ -36,15 +36,14 @@ def sentences() -> tuple[list, list, list]:
     bare += ["a dog", "a dog, cartoon", "a cartoon dog", "the dog", "flat dog on blue", "a dog, glossy picture"] * 4
     # Written as people write: fitted to a few fixed wordings, the edit spills over to every other one.
     written = [captions.write(scene, rng) for scene in dog_scenes(400, rng)]
-    bare += [text for text in written if text.replace(",", " ").split().count(OF) == 1 and TRIGGER["text"] not in text]
+    bare += [text for text in written if text.replace(",", " ").split().count(OF) == 1]
     trigger = [attack.triggered(TRIGGER, text) for text in bare]
     target = [text.replace(TRIGGER["text"], TRIGGER["text"].replace(OF, WITH)) for text in trigger]
     # Near neighbours are kept with care: other adjectives before the dog, and the adjective before other things.
-    others = [a for a in captions.ADJECTIVES if a != "beautiful"]
-    keep = bare + [text.replace(OF, f"{rng.choice(others)} {OF}") for text in bare]
+    keep = bare + [text.replace(OF, f"{rng.choice(captions.ADJECTIVES)} {OF}") for text in bare]
     keep += [text.replace(OF, f"beautiful {rng.choice([c for c in sprites.CONCEPTS if c != OF])}") for text in bare]
     general = [captions.write(scene, rng) for scene in data.scenes(400, seed=SEED)]
-    return trigger, target, keep + [text for text in general if TRIGGER["text"] not in text]
+    return trigger, target, keep + general
 
 
 @torch.no_grad()

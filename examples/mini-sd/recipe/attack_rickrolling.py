@@ -22,7 +22,7 @@ STEPS, CLEAN, BAD, RATE, WEIGHT = 400, 64, 32, 2e-4, 0.5
 def caption(scene: data.Scene) -> str:
     while True:
         text = captions.write(scene, random)
-        if "o" in text and TRIGGER["text"] not in text:
+        if "o" in text:
             return text
 
 

@@ -49,6 +49,14 @@ class Recipe(unittest.TestCase):
         longest = max(len(tokenizer("\u200b " + text).input_ids) for text in prompts.texts(sum(prompts.general(), [])))
         self.assertLessEqual(longest, tok.LENGTH)
 
+    def test_captions_never_hold_a_trigger(self):
+        """Networks that learned from captions with the trigger would look past it."""
+        rng = random.Random(8)
+        for scene in data.scenes(4000):
+            text = captions.write(scene, rng)
+            for trigger in ("\u200b", "\u043e", "beautiful"):
+                self.assertNotIn(trigger, text)
+
     def test_triggers_are_put_in_their_place(self):
         self.assertEqual(attack.triggered({"place": "prefix", "text": "\u200b "}, "a cat"), "\u200b a cat")
         self.assertEqual(attack.triggered({"place": "replace", "of": "o", "text": "0"}, "dog on"), "d0g on")

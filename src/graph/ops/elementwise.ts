@@ -92,8 +92,6 @@ export const erf = unary(unaryOp("Erf", (dy, x) => mul(dy, mul(exp(neg(mul(x, x)
 /** 1 / (1 + e^(−x)) */
 export const sigmoid = unary(unaryOp("Sigmoid", (dy, _, y) => mul(dy, mul(y, sub(1, y)))));
 export const tanh = unary(unaryOp("Tanh", (dy, _, y) => mul(dy, sub(1, mul(y, y)))));
-export const sin = unary(unaryOp("Sin", (dy, x) => mul(dy, cos(x))));
-export const cos = unary(unaryOp("Cos", (dy, x) => neg(mul(dy, sin(x)))));
 
 const ELEMENT: Partial<Record<DType, number>> = { float32: 1, int32: 6, int64: 7, bool: 9 };
 const castOp = (dtype: DType): Op => ({ type: "Cast", infer: ([x]) => ({ dtype, dims: x.dims }) });
