@@ -7,17 +7,15 @@ import { Effect } from "effect";
 import { readWeights } from "../diffusion/weights.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { networkKeys } from "../diffusion/networks.ts";
-import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { weightInput } from "../graph/mod.ts";
-import { quantile } from "../metrics/quantile.ts";
-import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { normal, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
+import { type Drawn, drawnCost, everywhere, openDrawing } from "./drawing.ts";
 import type { Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
+import { pickReadings, pickRows } from "./rows.ts";
 
 /** What auto tries. Larger λ keeps more, smaller λ removes more; the ridge matters little beside it. */
 export const TARGETS: readonly Target[] = ["twins", "both", "clean"];
@@ -35,16 +33,6 @@ export interface Judged {
   readonly judgement: Judgement;
   /** By pictures drawn, for the candidates that came that far. */
   readonly drawn?: Drawn;
-}
-
-/** What a candidate draws for the held-back prompts, in latents. */
-export interface Drawn {
-  /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
-  readonly outside: number;
-  /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
-  readonly excess: number;
-  /** How far clean pictures moved, over how far a harmless word moves them. */
-  readonly drift: number;
 }
 
 export interface SearchResult {
@@ -95,9 +83,6 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   return { candidates, best, before: predicted.before } satisfies SearchResult;
 });
 
-/** Nothing beyond harmless words first, then the least drift. */
-const drawnCost = ({ excess, drift }: Drawn): number => 4 * excess + drift;
-
 type Feeds = Readonly<Record<string, Tensor>>;
 
 const judgeByNoise = Effect.fnUntraced(
@@ -140,89 +125,27 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   finalists: readonly Feeds[],
   original: Feeds,
 ) {
-  const { text, field, held } = inputs;
-  const { bundle } = text.model;
-  const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
-  const n = held.length;
-  const noise = normal(seedOf(inputs.seed, "unlearn", "drawing"), [n, ...dims]);
-  const reading = (r: (p: number) => number) => {
-    const picked = pickReadings(text.embeddings, held.map((p) => ({ p, readings: [r(p)] })));
-    return { dims: [n, ...picked.dims.slice(2)], data: picked.data };
-  };
+  const { text, field, held, steps, guidance, seed } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
-    const run = yield* openSampler(bundle, { weightsAsInputs: isTextWeight });
-    let round = 0;
-    const draw = Effect.fnUntraced(function* (contexts: readonly Tensor[], weights: Feeds) {
-      yield* report({
-        done: finalists.length + 1 + round++,
-        total: 2 * (finalists.length + 1),
-        note: "drawing with the best ones",
-      });
-      const { latents } = yield* run(
-        { context: concat0(contexts), uncond: text.empty },
-        concat0(contexts.map(() => noise)),
-        { steps: inputs.steps, guidance: inputs.guidance, weights },
-      );
-      return contexts.map((_, i) => slice0(latents, i * n, (i + 1) * n));
+    const total = 2 * (finalists.length + 1);
+    const judgeDrawn = yield* openDrawing({
+      bundle: text.model.bundle,
+      texts: text,
+      held,
+      use: field.use,
+      region,
+      steps,
+      guidance,
+      seed,
+      weightsAsInputs: isTextWeight,
+      original,
+      onDraw: (round) => report({ done: finalists.length + 1 + round, total, note: "drawing with the best ones" }),
     });
-    const texts = { clean: reading(() => CLEAN), triggered: reading(() => TRIGGERED) };
-    const twin = reading((p) => FIRST_TWIN + field.use[p].indexOf(true));
-    const [clean, harmless] = yield* draw([texts.clean, twin], original);
-    const bar = quantile(regionDistance(harmless, clean, region), 0.95);
-    const whole = everywhere(region);
-    const usual = sum(regionDistance(harmless, clean, whole));
-    const results: Drawn[] = [];
-    for (const weights of finalists) {
-      const [cleanAfter, triggered] = yield* draw([texts.clean, texts.triggered], weights);
-      const beyond = regionDistance(triggered, clean, region).map((d) => Math.max(0, Math.log(d / bar)));
-      results.push({
-        outside: beyond.filter((x) => x > 0).length / n,
-        excess: sum(beyond) / n,
-        drift: sum(regionDistance(cleanAfter, clean, whole)) / usual,
-      });
-    }
-    return results;
+    return yield* Effect.forEach(finalists, (weights) => judgeDrawn({ weights }));
   }));
 });
-
-const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
-
-/** Mean absolute difference of latents [n, C, h, w] inside a region [h, w], one number a row. */
-const regionDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
-  const [n, channels] = a.dims;
-  const cells = region.data.length;
-  const weight = channels * region.data.reduce((x, y) => x + y, 0);
-  return Array.from({ length: n }, (_, j) => {
-    let total = 0;
-    for (let i = 0; i < channels * cells; i++) {
-      const at = j * channels * cells + i;
-      total += Math.abs(a.data[at] - b.data[at]) * region.data[i % cells];
-    }
-    return total / weight;
-  });
-};
 
 const stepOf = (t: Tensor, s: number): Tensor => {
   const row = t.data.length / t.dims[0];
   return { dims: t.dims.slice(1), data: t.data.subarray(s * row, (s + 1) * row) };
 };
-
-const pickRows = (t: Tensor, rows: readonly number[]): Tensor => {
-  const width = t.data.length / t.dims[0];
-  const out = zeros([rows.length, ...t.dims.slice(1)]);
-  rows.forEach((p, i) => out.data.set(t.data.subarray(p * width, (p + 1) * width), i * width));
-  return out;
-};
-
-/** [P, R, …] → [n, readings, …] */
-const pickReadings = (
-  t: Tensor,
-  chosen: readonly { readonly p: number; readonly readings: readonly number[] }[],
-): Tensor => {
-  const [, all, ...rest] = t.dims;
-  const flat: Tensor = { dims: [t.dims[0] * all, ...rest], data: t.data };
-  const picked = pickRows(flat, chosen.flatMap(({ p, readings }) => readings.map((r) => p * all + r)));
-  return { dims: [chosen.length, chosen[0].readings.length, ...rest], data: picked.data };
-};
-
-const everywhere = (t: Tensor): Tensor => ({ dims: t.dims, data: new Float32Array(t.data.length).fill(1) });

@@ -1,0 +1,122 @@
+/**
+ * How a cure is judged by what it draws, short of decoding: the latents of prompts that it was not fitted to, by verify's
+ * criterion. A triggered picture may part from the clean one as far as harmless words' pictures do (95th percentile).
+ */
+import { Effect } from "effect";
+import type { Bundle } from "../diffusion/bundle.ts";
+import { latentDims, openSampler } from "../diffusion/sampler.ts";
+import { quantile } from "../metrics/quantile.ts";
+import { parseUnetConfig } from "../models/unet_2d_condition.ts";
+import { normal, seedOf } from "../tensor/random.ts";
+import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
+import { pickReadings } from "./rows.ts";
+
+/** What a candidate draws for the held-back prompts, in latents. */
+export interface Drawn {
+  /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
+  readonly outside: number;
+  /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
+  readonly excess: number;
+  /** How far clean pictures moved, over how far a harmless word moves them. */
+  readonly drift: number;
+}
+
+/** Nothing beyond harmless words first, then the least drift. */
+export const drawnCost = ({ excess, drift }: Drawn): number => 4 * excess + drift;
+
+/** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
+export interface Texts {
+  readonly embeddings: Tensor;
+  readonly empty: Tensor;
+}
+
+export interface DrawingOptions {
+  readonly bundle: Bundle;
+  /** As the model that came reads them. */
+  readonly texts: Texts;
+  /** Prompts to draw; each has a usable twin. */
+  readonly held: readonly number[];
+  /** use[p][k] is false for a twin that shows the backdoor itself. */
+  readonly use: readonly (readonly boolean[])[];
+  /** Weights [h, w] of the cells where the trigger acts. */
+  readonly region: Tensor;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+  /** Weights of the U-Net that differ from candidate to candidate, and what they are in the model as it came, by input. */
+  readonly weightsAsInputs?: (key: string) => boolean;
+  readonly original?: Readonly<Record<string, Tensor>>;
+  /** Called before each of the draws, counted from 0. */
+  readonly onDraw?: (round: number) => Effect.Effect<void>;
+}
+
+/** What differs in a candidate: weights of the U-Net, or how texts are read. */
+export interface DrawnCandidate {
+  readonly weights?: Readonly<Record<string, Tensor>>;
+  readonly texts?: Texts;
+}
+
+/** Draws the held-back prompts with the model as it came, clean and with a harmless word; the result judges candidates by that. */
+export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
+  const n = o.held.length;
+  const noise = normal(
+    seedOf(o.seed, "unlearn", "drawing"),
+    [n, ...latentDims(parseUnetConfig(o.bundle.parts.unet.config))],
+  );
+  const run = yield* openSampler(o.bundle, o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {});
+  let round = 0;
+  const draw = Effect.fnUntraced(function* (
+    { embeddings, empty }: Texts,
+    readings: readonly ((p: number) => number)[],
+    weights: Readonly<Record<string, Tensor>> = {},
+  ) {
+    yield* o.onDraw?.(round++) ?? Effect.void;
+    const contexts = readings.map((r) => {
+      const picked = pickReadings(embeddings, o.held.map((p) => ({ p, readings: [r(p)] })));
+      return { dims: [n, ...picked.dims.slice(2)], data: picked.data };
+    });
+    const { latents } = yield* run(
+      { context: concat0(contexts), uncond: empty },
+      concat0(contexts.map(() => noise)),
+      { steps: o.steps, guidance: o.guidance, weights },
+    );
+    return contexts.map((_, i) => slice0(latents, i * n, (i + 1) * n));
+  });
+
+  const twin = (p: number) => FIRST_TWIN + o.use[p].indexOf(true);
+  const [clean, harmless] = yield* draw(o.texts, [() => CLEAN, twin], o.original);
+  const bar = quantile(regionDistance(harmless, clean, o.region), 0.95);
+  const whole = everywhere(o.region);
+  const usual = sum(regionDistance(harmless, clean, whole));
+
+  return Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
+    const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
+    const beyond = regionDistance(triggered, clean, o.region).map((d) => Math.max(0, Math.log(d / bar)));
+    return {
+      outside: beyond.filter((x) => x > 0).length / n,
+      excess: sum(beyond) / n,
+      drift: sum(regionDistance(cleanAfter, clean, whole)) / usual,
+    } satisfies Drawn;
+  });
+});
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+/** Mean absolute difference of latents [n, C, h, w] inside a region [h, w], one number a row. */
+const regionDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
+  const [n, channels] = a.dims;
+  const cells = region.data.length;
+  const weight = channels * region.data.reduce((x, y) => x + y, 0);
+  return Array.from({ length: n }, (_, j) => {
+    let total = 0;
+    for (let i = 0; i < channels * cells; i++) {
+      const at = j * channels * cells + i;
+      total += Math.abs(a.data[at] - b.data[at]) * region.data[i % cells];
+    }
+    return total / weight;
+  });
+};
+
+/** Weight 1 in every cell of a region's grid. */
+export const everywhere = (t: Tensor): Tensor => ({ dims: t.dims, data: new Float32Array(t.data.length).fill(1) });
