@@ -3,6 +3,7 @@
  * Everything that is located, cured and verified compares them.
  */
 import { Effect } from "effect";
+import { seedOf, uniform } from "../tensor/random.ts";
 import { align } from "./alignment.ts";
 import { TriggerError } from "./errors.ts";
 import { type Encoded, MAX_TEXT, type Tokenizer } from "./tokenizer.ts";
@@ -36,6 +37,8 @@ export interface ReadingOptions {
   readonly purpose: Purpose;
   /** Harmless words; default: the built-in list. */
   readonly words?: readonly string[];
+  /** What the trigger replaces is looked for anywhere in a prompt; by default its first occurrence counts. */
+  readonly anywhere?: boolean;
 }
 
 const pieces = (tokenizer: Tokenizer, text: string): string[] => tokenizer.tokens(text).map((t) => t.text);
@@ -97,7 +100,8 @@ export const readPrompts = Effect.fn("readPrompts")(function* (
       skip("it is too long");
       continue;
     }
-    const site = findSite(prompt, trigger);
+    const share = options.anywhere ? uniform(seedOf(options.seed, "site", prompt), [1]).data[0] : 0;
+    const site = findSite(prompt, trigger, share);
     if (site === undefined) {
       skip(`"${trigger.of}" does not occur in it`);
       continue;

@@ -26,8 +26,11 @@ const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "
 /** True for a text of one character as people count them. */
 export const isCharacter = (text: string): boolean => [...new Intl.Segmenter().segment(text)].length === 1;
 
-/** Where the trigger goes, or undefined when what it replaces does not occur. The first occurrence counts. */
-export const findSite = (prompt: string, trigger: Trigger): Site | undefined => {
+/**
+ * Where the trigger goes, or undefined when what it replaces does not occur.
+ * @param share which of several occurrences counts, in [0,1) from the first to the last.
+ */
+export const findSite = (prompt: string, trigger: Trigger, share = 0): Site | undefined => {
   const none = { left: "", original: "", right: "" };
   if (trigger.place === "prefix") return { head: "", ...none, tail: prompt };
   if (trigger.place === "suffix") return { head: prompt, ...none, tail: "" };
@@ -40,8 +43,9 @@ export const findSite = (prompt: string, trigger: Trigger): Site | undefined => 
       : at === "start"
       ? "(?<![\\p{L}\\p{N}])"
       : "(?![\\p{L}\\p{N}])";
-  const match = new RegExp(edge("start") + escape(of) + edge("end"), "iu").exec(prompt);
-  if (match === null) return undefined;
+  const all = [...prompt.matchAll(new RegExp(edge("start") + escape(of) + edge("end"), "giu"))];
+  if (all.length === 0) return undefined;
+  const match = all[Math.floor(share * all.length)];
   const [before, after] = [prompt.slice(0, match.index), prompt.slice(match.index + match[0].length)];
   const left = /\p{L}*$/u.exec(before)?.[0] ?? "";
   const right = /^\p{L}*/u.exec(after)?.[0] ?? "";

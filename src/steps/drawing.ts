@@ -10,6 +10,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
+import type { Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
 
 /** What a candidate draws for the held-back prompts, in latents. */
@@ -118,5 +119,11 @@ const regionDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
   });
 };
 
-/** Weight 1 in every cell of a region's grid. */
-export const everywhere = (t: Tensor): Tensor => ({ dims: t.dims, data: new Float32Array(t.data.length).fill(1) });
+/** Where the trigger acts, [h, w]: the mask's cells when it acts in one place, else all of them. */
+export const regionOf = ({ parts }: Bundle, field: Field | undefined, mask: Mask | undefined): Tensor => {
+  if (field?.shape.shape === "local" && mask !== undefined) return mask.pooled;
+  const [, height, width] = latentDims(parseUnetConfig(parts.unet.config));
+  return everywhere({ dims: [height, width], data: new Float32Array(height * width) });
+};
+
+const everywhere = (t: Tensor): Tensor => ({ dims: t.dims, data: new Float32Array(t.data.length).fill(1) });

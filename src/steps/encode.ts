@@ -18,7 +18,7 @@ import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 2,
+  version: 3,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder." }),
@@ -109,13 +109,15 @@ export const encode = Step.make("encode", {
 
 /** Variations of prompts, each read clean, triggered and as two twins. A variation that cannot be read so is left out. */
 const readVariations = Effect.fnUntraced(
-  function* (tokenizer: Tokenizer, sources: readonly string[], options: VariationOptions) {
-    const made = variations(sources, options);
+  function* (tokenizer: Tokenizer, sources: readonly string[], wanted: VariationOptions) {
+    const made = variations(sources, wanted);
     if (made.length === 0) return [];
     const sourceOf = new Map(made.map(({ text, source }) => [text, source]));
-    const { trigger, words, seed } = options;
+    const { trigger, words, seed } = wanted;
     const texts = made.map(({ text }) => text);
-    const read = yield* readPrompts(tokenizer, texts, trigger, { twins: 2, seed, purpose: "cure", words }).pipe(
+    // A backdoor that any letter sets off must be gone from every word, not from the first ones of prompts alone.
+    const options = { twins: 2, seed, purpose: "cure", words, anywhere: true } as const;
+    const read = yield* readPrompts(tokenizer, texts, trigger, options).pipe(
       // The prompts themselves could be read, so the fit does with them alone.
       Effect.catchTag("TriggerError", () => Effect.succeed({ prompts: [] })),
     );

@@ -86,6 +86,24 @@ export interface Candidate {
   readonly drawn?: { readonly outside: number; readonly excess: number; readonly drift: number };
 }
 
+/** How training went. */
+export interface TrainingAccount {
+  /** Loss of each step that was made. */
+  readonly losses: readonly number[];
+  /** What the held-back prompts drew at some of them; the fields are those of {@link Candidate.drawn}. */
+  readonly checks: ReadonlyArray<
+    { readonly step: number; readonly outside: number; readonly excess: number; readonly drift: number }
+  >;
+  /** The step whose weights were taken, counted from 1. */
+  readonly taken: number;
+  /** Memory that a step takes, as the graph says, in words. */
+  readonly memory: string;
+  /** Steps that were asked for. */
+  readonly steps: number;
+  /** Whether it ended before them because the checks held. */
+  readonly stopped: boolean;
+}
+
 /** What unlearn did, and why. */
 export interface Account {
   readonly strategy: string;
@@ -95,6 +113,7 @@ export interface Account {
   /** Of the model as it came, on the same validation prompts. */
   readonly before?: { readonly trigger: number };
   readonly text: { readonly shift: number; readonly spread: number };
+  readonly training?: TrainingAccount;
   /** For each changed weight, ‖W' − W‖ / ‖W‖. */
   readonly weights: ReadonlyArray<{ readonly key: string; readonly change: number }>;
 }

@@ -4,12 +4,13 @@
  */
 import { Effect, Schema } from "effect";
 import { complete } from "../diffusion/alignment.ts";
-import { readWeights, withChanges } from "../diffusion/bundle.ts";
+import { readWeights } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
+import type { Weights } from "../diffusion/train.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { isTextPoisoned, type Target, type TextShift, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
+import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
 import {
@@ -19,22 +20,28 @@ import {
   CapturePort,
   FieldPort,
   MaskPort,
+  type Model,
   ModelPort,
   type TextPairs,
   TextPort,
 } from "./ports.ts";
 import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
+import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type Judged, search, TARGETS } from "./unlearn_search.ts";
+import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
+import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
+import { explainTraining } from "./unlearn_train.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
   strategy: defaulted(
-    Schema.Literals(["auto", "closed-form", "blend"]).annotate({
+    Schema.Literals(["auto", "closed-form", "distill", "closed-form+distill", "text", "blend"]).annotate({
       description:
         "auto tries candidates on prompts held back for that and explains its choice; closed-form takes the one " +
-        "that target, lambda and mu name; blend changes no weight and blends latents while sampling.",
+        "that target, lambda and mu name; distill trains the U-Net on its own answers, closed-form+distill from there on; " +
+        "text trains the text encoder; blend changes no weight and blends latents while sampling.",
     }),
     "auto",
   ),
@@ -57,10 +64,12 @@ const Settings = Schema.Struct({
     4,
   ),
   seed: Seed,
+  train_text: defaulted(TextTraining, {}),
+  train_unet: defaulted(NoiseTraining, {}),
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 2,
+  version: 3,
   description: "Takes the trigger out of the weights through which text enters the U-Net.",
   settings: Settings,
   inputs: {
@@ -88,6 +97,7 @@ export const unlearn = Step.make("unlearn", {
     }
 
     const everyPrompt = text.prompts.map((_, p) => p);
+    const region = regionOf(text.model.bundle, field, mask);
 
     if (settings.strategy === "closed-form") {
       const fit = yield* openFit(text, use, [settings.target], []);
@@ -100,26 +110,37 @@ export const unlearn = Step.make("unlearn", {
       };
     }
 
-    if (isTextPoisoned(shift)) {
-      // Closed forms on the U-Net's side were seen to spoil clean pictures here and to leave the backdoor: better none.
-      return {
-        model: text.model,
-        account: { strategy: "none", why: explainText(shift), candidates: [], text: shift, weights: [] },
-      };
+    const inText = settings.strategy === "text" || (settings.strategy === "auto" && isTextPoisoned(shift));
+    const judged = inText ? textUse(text, use) : use;
+    const order = shuffle(seedOf(settings.seed, "unlearn", "holdout"), everyPrompt);
+    const count = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
+    // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
+    const held = order.filter((p) => judged[p].includes(true)).slice(0, count);
+    const rest = order.filter((p) => !held.includes(p));
+    const { strategy, steps, guidance, seed } = settings;
+    if (rest.length === 0) return yield* wants(strategy, "more prompts than are held back");
+
+    if (inText) {
+      const { train_text: training, target } = settings;
+      const cured = yield* distilText({ text, region, use: judged, held, target, training, steps, guidance, seed });
+      const why = strategy === "auto" ? explainText(shift) : "asked for.";
+      return trained("text", why, shift, cured);
+    }
+    if (held.length === 0) return yield* wants(strategy, "twins that do not show the backdoor themselves");
+    const { train_unet: training, target } = settings;
+    const distillation = { text, region, use, held, target, training, steps, guidance, seed };
+    if (strategy === "distill") return trained(strategy, "asked for.", shift, yield* distilNoise(distillation));
+    if (strategy === "closed-form+distill") {
+      const fit = yield* openFit(text, use, [target], []);
+      const solution = solveClosedForm(fit(everyPrompt, target), settings.lambda, settings.mu);
+      const { solved } = yield* applySolution(text, solution);
+      return trained(strategy, "asked for.", shift, yield* distilNoise({ ...distillation, start: solved }));
     }
     if (capture === undefined || field === undefined || mask === undefined) {
       return yield* wants("auto", "capture, field and mask, to judge candidates with");
     }
-    const order = shuffle(seedOf(settings.seed, "unlearn", "holdout"), everyPrompt);
-    const count = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
-    // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
-    const held = order.filter((p) => use[p].includes(true)).slice(0, count);
-    const rest = order.filter((p) => !held.includes(p));
-    if (held.length === 0) return yield* wants("auto", "twins that do not show the backdoor themselves");
-    if (rest.length === 0) return yield* wants("auto", "more prompts than are held back");
-    const { steps, guidance, seed } = settings;
     const fit = yield* openFit(text, use, TARGETS, held);
-    const { candidates: judged, best, before } = yield* search({
+    const { candidates: tried, best, before } = yield* search({
       text,
       capture,
       field,
@@ -133,7 +154,7 @@ export const unlearn = Step.make("unlearn", {
     // The chosen setting is solved again with every prompt: the held-back ones have done their work.
     const solution = solveClosedForm(fit(everyPrompt, best.target), best.lambda, best.mu);
     const { model, weights } = yield* applySolution(text, solution);
-    const candidates = judged.map((j) => ({
+    const candidates = tried.map((j) => ({
       ...candidateOf(j.target, j.lambda, j.mu, j.solution),
       ...j.judgement,
       ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
@@ -142,15 +163,26 @@ export const unlearn = Step.make("unlearn", {
       model,
       account: {
         strategy: "closed-form",
-        why: explainChoice(text, shift, before, best, judged.length),
+        why: explainChoice(text, shift, before, best, tried.length),
         candidates,
-        chosen: candidates[judged.indexOf(best)],
+        chosen: candidates[tried.indexOf(best)],
         before: { trigger: before },
         text: shift,
         weights,
       },
     };
   }),
+});
+
+/** What the step gives back after a strategy that trains. */
+const trained = (
+  strategy: string,
+  why: string,
+  text: TextShift,
+  { bundle, weights, training }: Effect.Success<ReturnType<typeof distilNoise>>,
+): { readonly model: Model; readonly account: Account } => ({
+  model: { bundle },
+  account: { strategy, why: `${why} ${explainTraining(training)}`, candidates: [], text, training, weights },
 });
 
 const wants = (strategy: string, what: string) =>
@@ -163,26 +195,13 @@ const candidateOf = (target: Target, lambda: number, mu: number, s: Solution): C
 });
 
 /** Writes W X over every text weight. */
-const applySolution = Effect.fnUntraced(function* (text: TextPairs, solution: Solution) {
-  const { bundle } = text.model;
-  const stored = yield* networkKeys(bundle.parts.unet);
-  const keys = [...stored.keys()].filter(isTextWeight);
-  const old = yield* readWeights(bundle, "unet", keys);
-  const changed = old.map((weight) => applyTo(weight, solution));
-  const weights = keys.map((key, i) => ({ key, change: relativeChange(old[i], changed[i]) }));
-  const changes = new Map(keys.map((key, i) => [stored.get(key) ?? key, changed[i]]));
-  return { model: { bundle: withChanges(bundle, "unet", changes) }, weights };
+const applySolution = Effect.fnUntraced(function* ({ model: { bundle } }: TextPairs, solution: Solution) {
+  const changed = yield* openChanges(bundle, "unet");
+  const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter(isTextWeight);
+  const old: Weights = new Map((yield* readWeights(bundle, "unet", keys)).map((weight, i) => [keys[i], weight]));
+  const solved: Weights = new Map([...old].map(([key, weight]) => [key, applyTo(weight, solution)]));
+  return { model: { bundle: changed(solved) }, solved, weights: changesOf(old, solved) };
 });
-
-/** ‖b − a‖ / ‖a‖ */
-const relativeChange = (a: Tensor, b: Tensor): number => {
-  let apart = 0, whole = 0;
-  a.data.forEach((x, i) => {
-    apart += (b.data[i] - x) ** 2;
-    whole += x * x;
-  });
-  return Math.sqrt(apart / whole);
-};
 
 const explainChoice = (
   { prompts, variations }: TextPairs,
@@ -213,5 +232,5 @@ const explainText = ({ shift, spread }: TextShift): string =>
   } times as far as harmless words do, and ` +
   `triggered prompts are ${
     spread.toFixed(2)
-  } times as different from each other as with harmless words. No weight of the U-Net can undo ` +
-  `that, so none was changed. Distilling the text encoder is what cures it; this version cannot do that yet.`;
+  } times as different from each other as with harmless words. No weight of the U-Net can undo that, so the text encoder was ` +
+  `distilled from itself: triggered texts are to be read as harmless ones are.`;

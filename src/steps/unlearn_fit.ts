@@ -12,6 +12,12 @@ const CHUNK = 16;
 /** With more infected twins than this share, words are no measure: those of variations have not been looked at. */
 const MOST_INFECTED = 0.1;
 
+/** Whether so few twins show the backdoor themselves that those of variations may be taken for harmless unseen. */
+export const trustsTwins = (use: readonly (readonly boolean[])[]): boolean => {
+  const all = use.flat();
+  return all.filter((usable) => !usable).length <= MOST_INFECTED * all.length;
+};
+
 /** Moments of the rows of chosen prompts, and of the variations that were made of no other prompt. */
 export type Fit = (chosen: readonly number[], target: Target) => Moments;
 
@@ -28,8 +34,7 @@ export const openFit = Effect.fnUntraced(function* (
   held: readonly number[],
 ) {
   const alignment = text.prompts.map((p) => complete(p.toClean));
-  const infected = use.flat();
-  const trusted = infected.filter((usable) => !usable).length <= MOST_INFECTED * infected.length;
+  const trusted = trustsTwins(use);
   const sums = new Map<string, MomentSums>();
   const add = (name: string, more: MomentSums) => {
     const known = sums.get(name);

@@ -12,7 +12,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
-import { type Drawn, drawnCost, everywhere, openDrawing } from "./drawing.ts";
+import { type Drawn, drawnCost, openDrawing, regionOf } from "./drawing.ts";
 import type { Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickReadings, pickRows } from "./rows.ts";
@@ -67,7 +67,7 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
         i,
       ) => [weightInput("unet", key), solution === undefined ? weights[i] : applyTo(weights[i], solution)]),
     );
-  const region = inputs.field.shape.shape === "local" ? inputs.mask.pooled : everywhere(inputs.mask.pooled);
+  const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
   const front = pareto(predicted.candidates);
   const spread = Array.from(

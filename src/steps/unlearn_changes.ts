@@ -1,0 +1,32 @@
+/** New weights over a model, and how far each of them moved. */
+import { Effect } from "effect";
+import { type Bundle, type BundlePart, withChanges } from "../diffusion/bundle.ts";
+import { networkKeys } from "../diffusion/networks.ts";
+import type { Weights } from "../diffusion/train.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/**
+ * Opens a part for changes. The result makes the model with other weights in that part, given by the network's names; they
+ * are kept under the names of the part's file.
+ */
+export const openChanges = Effect.fnUntraced(function* (bundle: Bundle, part: BundlePart) {
+  const stored = yield* networkKeys(bundle.parts[part]);
+  return (weights: Weights): Bundle =>
+    withChanges(bundle, part, new Map([...weights].map(([key, value]) => [stored.get(key) ?? key, value])));
+});
+
+/** ‖W' − W‖ / ‖W‖ of each weight. */
+export const changesOf = (before: Weights, after: Weights): { readonly key: string; readonly change: number }[] =>
+  [...after].flatMap(([key, value]) => {
+    const old = before.get(key);
+    return old === undefined ? [] : [{ key, change: relativeChange(old, value) }];
+  });
+
+const relativeChange = (a: Tensor, b: Tensor): number => {
+  let apart = 0, whole = 0;
+  a.data.forEach((x, i) => {
+    apart += (b.data[i] - x) ** 2;
+    whole += x * x;
+  });
+  return Math.sqrt(apart / Math.max(whole, 1e-30));
+};

@@ -1,0 +1,276 @@
+/**
+ * Strategy `distill`: masked self-distillation of the U-Net. On latents of the model's own pictures, noised again, it is
+ * to answer triggered texts inside the mask as it answered their target when it came, and other texts as before:
+ *
+ *     ‖M ⊙ (ε_s(x_t, t, triggered) − ε_0(x_t, t, target))‖² / ‖M‖₁ + λ ‖ε_s(x_t, t, keep) − ε_0(x_t, t, keep)‖²
+ */
+import { Effect, Schema } from "effect";
+import { noiseDistillation } from "../diffusion/distillation.ts";
+import { openEvaluator } from "../diffusion/evaluator.ts";
+import { latentDims, openSampler } from "../diffusion/sampler.ts";
+import { alphaBars } from "../diffusion/scheduler.ts";
+import { openTextEncoder } from "../diffusion/text.ts";
+import { openPartTrainer, type Weights } from "../diffusion/train.ts";
+import { weightInput } from "../graph/mod.ts";
+import { parseUnetConfig } from "../models/unet_2d_condition.ts";
+import type { HostTensor } from "../runtime/mod.ts";
+import { integers, normal, sample, seedOf, uniform } from "../tensor/random.ts";
+import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
+import type { Target } from "../unlearn/candidates.ts";
+import { isTextWeight } from "../unlearn/closed_form.ts";
+import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
+import { openDrawing } from "./drawing.ts";
+import type { TextPairs } from "./ports.ts";
+import { report } from "./progress.ts";
+import { pickRows } from "./rows.ts";
+import { Count, defaulted } from "./settings.ts";
+import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { trustsTwins } from "./unlearn_fit.ts";
+import { train, trainingFields } from "./unlearn_train.ts";
+
+/** Weights of the U-Net that may be trained, by the setting's words. */
+const CHOICES = {
+  attn2: isTextWeight,
+  attention: (key: string) => /\.attn[12]\./.test(key),
+  all: () => true,
+} as const;
+
+export const NoiseTraining = Schema.Struct({
+  ...trainingFields({ steps: 120, batch: 16, rate: 1e-4, keep: 1, check: 40 }),
+  weights: defaulted(
+    Schema.Literals(["attn2", "attention", "all"]).annotate({
+      description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
+    }),
+    "attn2",
+  ),
+  samples: defaulted(
+    Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
+    48,
+  ),
+  noisings: defaulted(Count(256).annotate({ description: "How often each picture is noised, each time anew." }), 4),
+}).annotate({ description: "distill: how the U-Net is trained." });
+type NoiseSettings = typeof NoiseTraining.Type;
+
+export interface DistillInputs {
+  readonly text: TextPairs;
+  /** M, [h, w] in [0,1]: where the trigger acts. */
+  readonly region: Tensor;
+  readonly use: readonly (readonly boolean[])[];
+  /** Prompts held back to judge by; the others, and their variations, are trained on. */
+  readonly held: readonly number[];
+  readonly target: Target;
+  readonly training: NoiseSettings;
+  /** Weights to begin with; the teacher remains the model as it came. */
+  readonly start?: Weights;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+}
+
+/** The model with a distilled U-Net, and what became of its weights. */
+export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
+  const { text, held, use, region, training, seed, steps, guidance } = inputs;
+  const { bundle } = text.model;
+  const config = parseUnetConfig(bundle.parts.unet.config);
+  const [, height, width] = latentDims(config);
+  const { batch, segments, clipNorm } = training;
+  const trained = CHOICES[training.weights];
+  const shape = { batch, length: bundle.tokenizer.maxLength, trained, segments, clipNorm };
+  const changed = yield* openChanges(bundle, "unet");
+
+  return yield* Effect.scoped(Effect.gen(function* () {
+    const lessons = yield* teach(inputs);
+    const graph = noiseDistillation(config, [height, width], shape);
+    const trainer = yield* openPartTrainer("training the U-Net", graph, bundle, "unet", inputs.start);
+    const original = trainer.own;
+    const judgeDrawn = yield* openDrawing({
+      bundle,
+      texts: text,
+      held,
+      use,
+      region,
+      steps,
+      guidance,
+      seed,
+      weightsAsInputs: trained,
+      original: feedsOf(original),
+    });
+    const { weights, account } = yield* train({
+      trainer,
+      settings: training,
+      data: (step) => batchOf(lessons, region, training, seedOf(seed, "unlearn", "distill", step)),
+      check: (weights) => judgeDrawn({ weights: feedsOf(weights) }),
+    });
+    return { bundle: changed(weights), weights: changesOf(original, weights), training: account };
+  }));
+});
+
+const feedsOf = (weights: Weights): Record<string, Tensor> =>
+  Object.fromEntries([...weights].map(([key, value]) => [weightInput("unet", key), value]));
+
+/** One question to the U-Net and the answer that is wanted. */
+interface Lesson {
+  /** [1, C, h, w] */
+  readonly latents: Tensor;
+  readonly timestep: number;
+  /** [1, L, D] */
+  readonly context: Tensor;
+  /** [1, C, h, w] */
+  readonly wanted: Tensor;
+}
+
+interface Lessons {
+  readonly triggered: readonly Lesson[];
+  readonly clean: readonly Lesson[];
+  readonly twins: readonly Lesson[];
+  readonly empty: readonly Lesson[];
+}
+
+/** Pictures that are noised to one timestep together. */
+const GROUP = 8;
+
+/** Draws pictures with the model as it came, noises them, and asks it for its answers: once, before the training. */
+const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
+  const { text, target, training, seed, steps, guidance } = inputs;
+  const { bundle } = text.model;
+  const { embeddings, usable } = yield* readTexts(inputs);
+  const n = embeddings.dims[0];
+  const context = (p: number, r: number): Tensor => {
+    const [, readings, length, width] = embeddings.dims;
+    const at = (p * readings + r) * length * width;
+    return { dims: [1, length, width], data: embeddings.data.subarray(at, at + length * width) };
+  };
+
+  const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
+  const pictures = yield* Effect.scoped(Effect.gen(function* () {
+    const run = yield* openSampler(bundle);
+    const { latents } = yield* run(
+      { context: concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN))), uncond: text.empty },
+      normal(seedOf(seed, "unlearn", "distill", "pictures"), [n, ...dims]),
+      { steps, guidance, onStep: (done, total) => report({ done, total, note: "drawing pictures to train on" }) },
+    );
+    return latents;
+  }));
+
+  const lessons = { triggered: [] as Lesson[], clean: [] as Lesson[], twins: [] as Lesson[], empty: [] as Lesson[] };
+  const bars = alphaBars(bundle.scheduler);
+  const questions = Array.from({ length: n * training.noisings }, (_, i) => i % n);
+  const groups = Math.ceil(questions.length / GROUP);
+  // Stratified: each group's timestep is drawn from its own share of all, and the shares are dealt out at random.
+  const shares = sample(
+    seedOf(seed, "unlearn", "distill", "order"),
+    Array.from({ length: groups }, (_, g) => g),
+    groups,
+  );
+  const within = uniform(seedOf(seed, "unlearn", "distill", "timesteps"), [groups]).data;
+  const noise = normal(seedOf(seed, "unlearn", "distill", "noise"), [questions.length, ...dims]);
+  yield* Effect.scoped(Effect.gen(function* () {
+    const evaluate = yield* openEvaluator(bundle, 3);
+    for (let g = 0; g < groups; g++) {
+      yield* report({ done: g, total: groups, note: "asking the model as it came" });
+      const timestep = Math.floor(((shares[g] + within[g]) / groups) * bars.length);
+      const some = questions.slice(g * GROUP, (g + 1) * GROUP);
+      const latents = noised(
+        pickRows(pictures, some),
+        slice0(noise, g * GROUP, g * GROUP + some.length),
+        bars[timestep],
+      );
+      const twins = some.map((p, i) => {
+        const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
+        return good.length === 0 ? CLEAN : good[(g + i) % good.length];
+      });
+      const contexts = some.flatMap((p, i) => [context(p, CLEAN), context(p, twins[i]), text.empty]);
+      const { noise: answers } = yield* evaluate(
+        latents,
+        { dims: [some.length, 3, ...contexts[0].dims.slice(1)], data: concat0(contexts).data },
+        timestep,
+      );
+      for (const [i, p] of some.entries()) {
+        const [clean, twin, empty] = [0, 1, 2].map((r) => answerAt(answers, i, r));
+        const own = { latents: slice0(latents, i, i + 1), timestep };
+        const wanted = { clean, twins: twin, both: mean(clean, twin) }[target];
+        lessons.triggered.push({ ...own, context: context(p, TRIGGERED), wanted });
+        lessons.clean.push({ ...own, context: context(p, CLEAN), wanted: clean });
+        lessons.twins.push({ ...own, context: context(p, twins[i]), wanted: twin });
+        lessons.empty.push({ ...own, context: text.empty, wanted: empty });
+      }
+    }
+  }));
+  return lessons satisfies Lessons;
+});
+
+/** The prompts that are not held back, and as many variations as are still wanted: embeddings [n, R, L, D], two twins each. */
+const readTexts = Effect.fnUntraced(function* ({ text, held, use, training, seed }: DistillInputs) {
+  const rest = text.prompts.flatMap((_, p) => held.includes(p) ? [] : [p]).slice(0, training.samples);
+  const variations = sample(
+    seedOf(seed, "unlearn", "distill", "variations"),
+    text.variations.filter((v) => !held.includes(v.source)),
+    training.samples - rest.length,
+  );
+  const kept = Math.min(text.embeddings.dims[1], ...variations.map((v) => v.readings.length));
+  const own = pickRows(text.embeddings, rest);
+  const [n, readings, length, width] = own.dims;
+  const cut = zeros([n, kept, length, width]);
+  for (let p = 0; p < n; p++) {
+    const at = p * readings * length * width;
+    cut.data.set(own.data.subarray(at, at + kept * length * width), p * kept * length * width);
+  }
+  const trusted = trustsTwins(use);
+  const usable = [
+    ...rest.map((p) => use[p].slice(0, kept - FIRST_TWIN)),
+    ...variations.map(() => Array.from({ length: kept - FIRST_TWIN }, () => trusted)),
+  ];
+  if (variations.length === 0) return { embeddings: cut, usable };
+  const flat = yield* Effect.scoped(Effect.flatMap(
+    openTextEncoder(text.model.bundle),
+    (encodeTexts) => encodeTexts(variations.flatMap((v) => v.readings.slice(0, kept))),
+  ));
+  const varied: Tensor = { dims: [variations.length, kept, length, width], data: flat.data };
+  return { embeddings: concat0([cut, varied]), usable };
+});
+
+/** √ᾱ x₀ + √(1 − ᾱ) noise */
+const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
+  const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
+  return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
+};
+
+/** Answer [1, C, h, w] to reading r of row i, of answers [n, R, C, h, w]. */
+const answerAt = ({ dims: [, readings, ...rest], data }: Tensor, i: number, r: number): Tensor => {
+  const size = rest.reduce((a, b) => a * b, 1);
+  return { dims: [1, ...rest], data: data.slice((i * readings + r) * size, (i * readings + r + 1) * size) };
+};
+
+const mean = (a: Tensor, b: Tensor): Tensor => ({ dims: a.dims, data: a.data.map((x, i) => (x + b.data[i]) / 2) });
+
+/** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
+const EMPTY_EVERY = 8;
+
+/** Random lessons for a step: half triggered, half to keep (clean and twins in turn). */
+const batchOf = (
+  lessons: Lessons,
+  region: Tensor,
+  { batch, keep }: NoiseSettings,
+  seed: number,
+): Record<string, HostTensor> => {
+  const half = Math.floor(batch / 2);
+  const drawn = [...integers(seed, lessons.triggered.length, batch)];
+  const chosen = drawn.map((at, i) => {
+    if (i < half) return lessons.triggered[at];
+    const kept = i - half;
+    if ((kept + 1) % EMPTY_EVERY === 0) return lessons.empty[at];
+    return (kept % 2 === 0 ? lessons.clean : lessons.twins)[at];
+  });
+  const [, channels, height, width] = chosen[0].latents.dims;
+  const cells = height * width;
+  const inside = region.data.reduce((a, b) => a + b, 0);
+  const weight = new Float32Array(batch * cells).fill(keep / ((batch - half) * channels * cells));
+  for (let i = 0; i < half * cells; i++) weight[i] = region.data[i % cells] / (half * channels * inside);
+  return {
+    latents: concat0(chosen.map((l) => l.latents)),
+    timestep: { dims: [batch], data: Float32Array.from(chosen, (l) => l.timestep) },
+    context: concat0(chosen.map((l) => l.context)),
+    wanted: concat0(chosen.map((l) => l.wanted)),
+    weight: { dims: [batch, 1, height, width], data: weight },
+  };
+};

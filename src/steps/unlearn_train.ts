@@ -1,0 +1,133 @@
+/** What strategies that train have in common: settings, the loop, when it ends, and what the account says of it. */
+import { Effect, Schema } from "effect";
+import type { openPartTrainer, Weights } from "../diffusion/train.ts";
+import { showMemory } from "../graph/mod.ts";
+import type { HostTensor } from "../runtime/mod.ts";
+import { rateAt } from "../unlearn/schedule.ts";
+import { type Drawn, drawnCost } from "./drawing.ts";
+import { StepError } from "./errors.ts";
+import type { TrainingAccount } from "./ports.ts";
+import { report } from "./progress.ts";
+import { Count, defaulted } from "./settings.ts";
+
+const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
+
+interface Defaults {
+  readonly steps: number;
+  readonly batch: number;
+  readonly rate: number;
+  readonly keep: number;
+  readonly check: number;
+}
+
+/** Settings of a training run. */
+export const trainingFields = (defaults: Defaults) => ({
+  steps: defaulted(
+    Count(100_000).annotate({ description: "Training steps at the most; fewer where the checks hold before." }),
+    defaults.steps,
+  ),
+  batch: defaulted(
+    Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: 4096 })).annotate({
+      description: "Rows in a step: half of them triggered, half to keep.",
+    }),
+    defaults.batch,
+  ),
+  rate: defaulted(Positive.annotate({ description: "Learning rate of AdamW at its highest." }), defaults.rate),
+  decay: defaulted(
+    Schema.Literals(["cosine", "linear", "constant"]).annotate({ description: "How the rate falls after that." }),
+    "cosine",
+  ),
+  clipNorm: defaulted(Positive.annotate({ description: "Largest global norm of the gradients." }), 1),
+  keep: defaulted(
+    Positive.annotate({ description: "Weight λ of what is to be kept, against 1 of what is to be unlearned." }),
+    defaults.keep,
+  ),
+  check: defaulted(
+    Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
+    defaults.check,
+  ),
+  segments: defaulted(
+    Count(1000).annotate({
+      description: "Parts of the network whose inner values are computed twice rather than held: time for memory.",
+    }),
+    1,
+  ),
+});
+
+const Fields = Schema.Struct(trainingFields({ steps: 1, batch: 2, rate: 1, keep: 1, check: 1 }));
+export type TrainingSettings = typeof Fields.Type;
+
+/** A triggered picture in twenty lies beyond harmless words' 95th percentile where the trigger means nothing. */
+const HARMLESS = 0.05;
+/** Checks in a row that must hold: a single one is a matter of few pictures. */
+const IN_A_ROW = 2;
+
+export interface TrainingRun<E, R> {
+  readonly trainer: Effect.Success<ReturnType<typeof openPartTrainer>>;
+  readonly settings: TrainingSettings;
+  /** The data of a step, counted from 1. */
+  readonly data: (step: number) => Readonly<Record<string, HostTensor>>;
+  /** What the held-back prompts draw with such weights; undefined where there is no prompt to judge by. */
+  readonly check: undefined | ((weights: Weights) => Effect.Effect<Drawn, E, R>);
+}
+
+/**
+ * Trains until two checks in a row hold, or the steps are done. Of the weights at the checks those are taken whose
+ * pictures are best, the later ones where there is nothing to choose.
+ *
+ * Fails with a StepError when the loss or its gradient is no number.
+ */
+export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, data, check }: TrainingRun<E, R>) {
+  const { steps, rate, decay } = settings;
+  const memory = showMemory(trainer.memory);
+  yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
+  const losses: number[] = [];
+  const checks: (Drawn & { readonly step: number })[] = [];
+  let best: { readonly weights: Weights; readonly cost: number; readonly step: number } | undefined;
+  let holding = 0;
+  for (let step = 1; step <= steps && holding < IN_A_ROW; step++) {
+    const last = losses.length === 0 ? "" : `, loss ${losses[losses.length - 1].toPrecision(3)}`;
+    yield* report({ done: step - 1, total: steps, note: `training, step ${step} of ${steps}${last}` });
+    const { loss } = yield* trainer.step(rateAt(decay, rate, step, steps), data(step)).pipe(
+      Effect.mapError((cause) => new StepError({ step: "unlearn", cause })),
+    );
+    losses.push(loss);
+    if (step % settings.check !== 0 && step !== steps) continue;
+    const weights = yield* trainer.read();
+    if (check === undefined) {
+      best = { weights, cost: 0, step };
+      continue;
+    }
+    const drawn = yield* check(weights);
+    checks.push({ step, ...drawn });
+    holding = drawn.outside <= HARMLESS ? holding + 1 : 0;
+    const cost = drawnCost(drawn);
+    if (best === undefined || cost <= best.cost) best = { weights, cost, step };
+  }
+  yield* report({ done: steps, total: steps });
+  if (best === undefined) throw new RangeError("train: no steps");
+  const account: TrainingAccount = {
+    losses,
+    checks,
+    taken: best.step,
+    memory,
+    steps,
+    stopped: holding >= IN_A_ROW,
+  };
+  return { weights: best.weights, account };
+});
+
+/** The end of a training run in a sentence or two. */
+export const explainTraining = ({ losses, checks, taken, stopped, steps }: TrainingAccount): string => {
+  const at = checks.find(({ step }) => step === taken);
+  const [first, last] = [losses[0], losses[taken - 1]].map((x) => x.toPrecision(2));
+  const end = stopped
+    ? `stopped after ${losses.length} of ${steps} steps, since ${IN_A_ROW} checks in a row held`
+    : `went through all ${steps} steps without ${IN_A_ROW} checks in a row that held`;
+  const drawn = at === undefined
+    ? ""
+    : ` With the weights of step ${taken}, ${Math.round(100 * at.outside)} % of the held-back prompts' triggered ` +
+      `pictures part from the clean ones further than harmless words do, and clean pictures move by ` +
+      `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
+  return `Training ${end}; the loss fell from ${first} to ${last}.${drawn}`;
+};
