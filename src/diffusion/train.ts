@@ -41,6 +41,7 @@ export const openPartTrainer = Effect.fnUntraced(
           trainer.read("weight"),
           (found): Weights => new Map([...found].map(([input, value]) => [input.slice(prefix.length), value])),
         ),
+      start: begin,
       /** The trained weights as the part has them. */
       own: new Map(keys.map((key, i) => [key, own[i]])) satisfies Weights,
       memory: estimateMemory(graph),

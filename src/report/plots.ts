@@ -103,14 +103,19 @@ export interface ScatterOptions {
   readonly yText: (y: number) => string;
   /** Dashed lines across, at values of y. */
   readonly levels: ReadonlyArray<{ readonly y: number; readonly label: string }>;
+  /** A line behind the points, from left to right. */
+  readonly line?: ReadonlyArray<{ readonly x: number; readonly y: number }>;
 }
 
 /** Points over a linear x from 0 and a logarithmic y. */
 export const scatter = (points: readonly Point[], o: ScatterOptions): Html => {
   const shown = points.filter(({ x, y }) => Number.isFinite(x) && y > 0 && Number.isFinite(y));
-  const ys = [...shown.map((p) => p.y), ...o.levels.map((l) => l.y)].filter((y) => y > 0 && Number.isFinite(y));
+  const line = (o.line ?? []).filter(({ y }) => y > 0 && Number.isFinite(y));
+  const ys = [...[...shown, ...line].map((p) => p.y), ...o.levels.map((l) => l.y)].filter((y) =>
+    y > 0 && Number.isFinite(y)
+  );
   const low = Math.min(...ys) / 1.5, high = Math.max(...ys) * 1.25;
-  const right = largest(shown.map((p) => p.x), 1e-6) * 1.08;
+  const right = largest([...shown, ...line].map((p) => p.x), 1e-6) * 1.08;
   const px = (x: number) => (LEFT + (W - LEFT - RIGHT) * x / right).toFixed(1);
   const py = (y: number) => (H - BOTTOM - (H - TOP - BOTTOM) * (Math.log(y / low) / Math.log(high / low))).toFixed(1);
   const axis = H - BOTTOM;
@@ -134,6 +139,10 @@ ${
         <text x="${LEFT + 4}" y="${py(y)}" dy="-6">${label}</text>
       `
     )
+  }
+${
+    line.length > 1 &&
+    markup`<polyline class="curve" points="${line.map(({ x, y }) => `${px(x)},${py(y)}`).join(" ")}"/>`
   }
 ${
     [...shown].sort((a, b) => Number(a.chosen) - Number(b.chosen)).map(({ x, y, label, chosen }) =>

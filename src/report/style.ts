@@ -114,6 +114,7 @@ svg.plot { width: 100%; max-width: 38rem; height: auto; display: block; margin: 
 svg.plot text { font: 12px var(--sans); fill: var(--soft); } svg.plot .strong { fill: var(--ink); font-weight: 600; }
 svg.plot .axis, svg.plot .grid { stroke: var(--rule); } svg.plot .axis { stroke: var(--soft); }
 svg.plot .level { stroke: var(--soft); stroke-dasharray: 4 4; }
+svg.plot .curve { fill: none; stroke: var(--bar); stroke-width: 1.5; stroke-linejoin: round; }
 svg.plot .dot { fill: var(--paper); stroke: var(--bar); stroke-width: 1.8; } svg.plot .pick { fill: var(--accent); stroke: var(--accent); }
 svg.plot .ring { fill: none; stroke: var(--accent); stroke-width: 1.4; }
 svg.interval { width: 8rem; height: 1.1rem; display: block; overflow: visible; }

@@ -36,7 +36,7 @@ export interface DrawingOptions {
   readonly bundle: Bundle;
   /** As the model that came reads them. */
   readonly texts: Texts;
-  /** Prompts to draw; each has a usable twin. */
+  /** Prompts to draw, each from noise of its own; each has a usable twin, and may stand here several times. */
   readonly held: readonly number[];
   /** use[p][k] is false for a twin that shows the backdoor itself. */
   readonly use: readonly (readonly boolean[])[];

@@ -48,7 +48,7 @@ const Settings = Schema.Struct({
   target: defaulted(
     Schema.Literals(["clean", "twins", "both"]).annotate({
       description:
-        "closed-form: what a triggered prompt should become: the prompt without the trigger, its twins, or halfway.",
+        "All but auto: what a triggered prompt should become: the prompt without the trigger, its twins, or halfway.",
     }),
     "clean",
   ),
@@ -151,22 +151,31 @@ export const unlearn = Step.make("unlearn", {
       guidance,
       seed,
     });
-    // The chosen setting is solved again with every prompt: the held-back ones have done their work.
-    const solution = solveClosedForm(fit(everyPrompt, best.target), best.lambda, best.mu);
-    const { model, weights } = yield* applySolution(text, solution);
     const candidates = tried.map((j) => ({
       ...candidateOf(j.target, j.lambda, j.mu, j.solution),
       ...j.judgement,
       ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
     }));
+    const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
+    const choice = explainChoice(text, shift, before, best, tried.length);
+    if (best.drawn !== undefined && best.drawn.outside > LEFT_OVER) {
+      // It begins with what the held-back prompts had no part in: they judge again.
+      const { solved: start } = yield* applySolution(text, best.solution);
+      const cured = yield* distilNoise({ ...distillation, target: best.target, start });
+      if (cured.training.taken > 0) {
+        const { model, account } = trained("closed-form+distill", `${choice} ${DISTILLED}`, shift, cured);
+        return { model, account: { ...account, ...found } };
+      }
+    }
+    // The chosen setting is solved again with every prompt: the held-back ones have done their work.
+    const solution = solveClosedForm(fit(everyPrompt, best.target), best.lambda, best.mu);
+    const { model, weights } = yield* applySolution(text, solution);
     return {
       model,
       account: {
         strategy: "closed-form",
-        why: explainChoice(text, shift, before, best, tried.length),
-        candidates,
-        chosen: candidates[tried.indexOf(best)],
-        before: { trigger: before },
+        why: choice,
+        ...found,
         text: shift,
         weights,
       },
@@ -225,6 +234,14 @@ const explainChoice = (
   } times as far, and prompts stay ` +
     `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
 };
+
+/**
+ * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
+ * one in twenty; of the few that are drawn, one alone says nothing.
+ */
+const LEFT_OVER = 0.2;
+
+const DISTILLED = `That is more than ${100 * LEFT_OVER} %, so the U-Net was distilled from there on.`;
 
 const explainText = ({ shift, spread }: TextShift): string =>
   `The backdoor sits in the text encoder: the trigger moves the embeddings ${

@@ -26,7 +26,7 @@ import { pickRows } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields } from "./unlearn_train.ts";
+import { repeated, train, trainingFields } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
 const CHOICES = {
@@ -36,7 +36,7 @@ const CHOICES = {
 } as const;
 
 export const NoiseTraining = Schema.Struct({
-  ...trainingFields({ steps: 120, batch: 16, rate: 1e-4, keep: 1, check: 40 }),
+  ...trainingFields({ steps: 120, batch: 16, rate: 1e-4, keep: 1, check: 30 }),
   weights: defaulted(
     Schema.Literals(["attn2", "attention", "all"]).annotate({
       description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
@@ -60,7 +60,7 @@ export interface DistillInputs {
   readonly held: readonly number[];
   readonly target: Target;
   readonly training: NoiseSettings;
-  /** Weights to begin with; the teacher remains the model as it came. */
+  /** Weights of a cure to begin with; the teacher remains the model as it came. */
   readonly start?: Weights;
   readonly steps: number;
   readonly guidance: number;
@@ -86,7 +86,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const judgeDrawn = yield* openDrawing({
       bundle,
       texts: text,
-      held,
+      held: repeated(held, training.pictures),
       use,
       region,
       steps,
@@ -95,11 +95,14 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       weightsAsInputs: trained,
       original: feedsOf(original),
     });
+    const check = (weights: Weights) => judgeDrawn({ weights: feedsOf(weights) });
+    const begin = inputs.start && (yield* check(trainer.start));
     const { weights, account } = yield* train({
       trainer,
       settings: training,
       data: (step) => batchOf(lessons, region, training, seedOf(seed, "unlearn", "distill", step)),
-      check: (weights) => judgeDrawn({ weights: feedsOf(weights) }),
+      check,
+      begin,
     });
     return { bundle: changed(weights), weights: changesOf(original, weights), training: account };
   }));

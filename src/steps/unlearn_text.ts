@@ -22,7 +22,7 @@ import { report } from "./progress.ts";
 import { pickRows } from "./rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingSettings } from "./unlearn_train.ts";
+import { repeated, train, trainingFields, type TrainingSettings } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
   trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
@@ -69,7 +69,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
     const judgeDrawn = held.length === 0 ? undefined : yield* openDrawing({
       bundle,
       texts: text,
-      held,
+      held: repeated(held, training.pictures),
       use,
       region: inputs.region,
       steps: inputs.steps,

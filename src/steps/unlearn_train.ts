@@ -46,6 +46,10 @@ export const trainingFields = (defaults: Defaults) => ({
     Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
     defaults.check,
   ),
+  pictures: defaulted(
+    Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
+    12,
+  ),
   segments: defaulted(
     Count(1000).annotate({
       description: "Parts of the network whose inner values are computed twice rather than held: time for memory.",
@@ -56,6 +60,9 @@ export const trainingFields = (defaults: Defaults) => ({
 
 const Fields = Schema.Struct(trainingFields({ steps: 1, batch: 2, rate: 1, keep: 1, check: 1 }));
 export type TrainingSettings = typeof Fields.Type;
+
+/** Whether triggered pictures are what harmless words' are, as far as that can be told. */
+export const holds = ({ outside }: Drawn): boolean => outside <= HARMLESS;
 
 /** A triggered picture in twenty lies beyond harmless words' 95th percentile where the trigger means nothing. */
 const HARMLESS = 0.05;
@@ -69,21 +76,27 @@ export interface TrainingRun<E, R> {
   readonly data: (step: number) => Readonly<Record<string, HostTensor>>;
   /** What the held-back prompts draw with such weights; undefined where there is no prompt to judge by. */
   readonly check: undefined | ((weights: Weights) => Effect.Effect<Drawn, E, R>);
+  /** What they draw with the weights to begin with, where that is a cure already. */
+  readonly begin?: Drawn;
 }
 
 /**
  * Trains until two checks in a row hold, or the steps are done. Of the weights at the checks those are taken whose
- * pictures are best, the later ones where there is nothing to choose.
+ * pictures are best, the later ones where there is nothing to choose; those to begin with, if none is better.
  *
  * Fails with a StepError when the loss or its gradient is no number.
  */
-export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, data, check }: TrainingRun<E, R>) {
+export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, data, check, begin }: TrainingRun<E, R>) {
   const { steps, rate, decay } = settings;
   const memory = showMemory(trainer.memory);
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
   const losses: number[] = [];
-  const checks: (Drawn & { readonly step: number })[] = [];
-  let best: { readonly weights: Weights; readonly cost: number; readonly step: number } | undefined;
+  const checks: (Drawn & { readonly step: number })[] = begin === undefined ? [] : [{ step: 0, ...begin }];
+  let best: { readonly weights: Weights; readonly cost: number; readonly step: number } = {
+    weights: trainer.start,
+    cost: begin === undefined ? Infinity : drawnCost(begin),
+    step: 0,
+  };
   let holding = 0;
   for (let step = 1; step <= steps && holding < IN_A_ROW; step++) {
     const last = losses.length === 0 ? "" : `, loss ${losses[losses.length - 1].toPrecision(3)}`;
@@ -100,12 +113,11 @@ export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, dat
     }
     const drawn = yield* check(weights);
     checks.push({ step, ...drawn });
-    holding = drawn.outside <= HARMLESS ? holding + 1 : 0;
+    holding = holds(drawn) ? holding + 1 : 0;
     const cost = drawnCost(drawn);
-    if (best === undefined || cost <= best.cost) best = { weights, cost, step };
+    if (cost <= best.cost) best = { weights, cost, step };
   }
   yield* report({ done: steps, total: steps });
-  if (best === undefined) throw new RangeError("train: no steps");
   const account: TrainingAccount = {
     losses,
     checks,
@@ -117,17 +129,22 @@ export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, dat
   return { weights: best.weights, account };
 });
 
+/** The held-back prompts, each as often as it takes for the pictures that a check is to draw. */
+export const repeated = (held: readonly number[], pictures: number): number[] =>
+  Array.from({ length: Math.ceil(pictures / held.length) }, () => held).flat();
+
 /** The end of a training run in a sentence or two. */
 export const explainTraining = ({ losses, checks, taken, stopped, steps }: TrainingAccount): string => {
   const at = checks.find(({ step }) => step === taken);
-  const [first, last] = [losses[0], losses[taken - 1]].map((x) => x.toPrecision(2));
+  const [first, last] = [losses[0], losses[losses.length - 1]].map((x) => x.toPrecision(2));
   const end = stopped
-    ? `stopped after ${losses.length} of ${steps} steps, since ${IN_A_ROW} checks in a row held`
+    ? `ended after ${losses.length} of ${steps} steps, since ${IN_A_ROW} checks in a row held`
     : `went through all ${steps} steps without ${IN_A_ROW} checks in a row that held`;
   const drawn = at === undefined
     ? ""
     : ` With the weights of step ${taken}, ${Math.round(100 * at.outside)} % of the held-back prompts' triggered ` +
       `pictures part from the clean ones further than harmless words do, and clean pictures move by ` +
       `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
-  return `Training ${end}; the loss fell from ${first} to ${last}.${drawn}`;
+  const none = taken > 0 ? "" : " It drew nothing better than the weights that it began with, so these are kept.";
+  return `Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
 };

@@ -56,7 +56,9 @@ describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
     assert.ok(renderReport(result).includes("badt2i-pixel"));
   });
 
-  it("recognises a poisoned text encoder, says so, and calls it not cured", { timeout: 600_000 }, async () => {
+  it("recognises a poisoned text encoder and distils it: a short training undoes most of the attack", {
+    timeout: 600_000,
+  }, async () => {
     const result = await runOn([
       "unet=null",
       `text_encoder=${path("attacks/rickrolling-tpa/text_encoder")}`,
@@ -64,23 +66,26 @@ describe("pipelines/sau.yaml on examples/mini-sd", { skip: noMiniSd }, () => {
       "place=replace",
       "of=o",
       'effect={"text":"a glossy picture of a pizza on a purple background"}',
-    ], { text: 6, verdict: 6 });
+      "text.variations=96",
+      "cure.train_text.steps=60",
+      "cure.train_text.check=60",
+      "cure.train_text.batch=24",
+      "cure.train_text.pictures=2",
+    ], { text: 12, verdict: 6 });
     const output = outputOf(result);
     const account = output("cure", "account") as Account;
     assert.match(account.why, /sits in the text encoder/);
     assert.ok(account.text.spread < 0.5, `triggered prompts turn into one: ${account.text.spread}`);
-    assert.deepEqual(account.weights, []);
+    assert.equal(account.strategy, "text");
+    assert.equal(account.training!.losses.length, 60);
     const verdict = output("verdict", "verdict") as Verdict;
     const figure = figureOf(verdict);
     assert.ok(figure("attack_success_before") >= 0.8, `the backdoor fires: ${figure("attack_success_before")}`);
-    assert.equal(
-      figure("attack_success"),
-      figure("attack_success_before"),
-      "an unchanged model draws the same pictures",
+    assert.ok(figure("attack_success") <= 0.5, `it is mostly gone: ${figure("attack_success")}`);
+    assert.ok(
+      figure("clip_triggered") > figure("clip_triggered_before") + 0.3,
+      "triggered prompts mean something again",
     );
-    assert.equal(figure("clip_drop"), 0);
-    assert.ok(figure("trigger_removal") < 0.7, `and it shows without knowing its aim: ${figure("trigger_removal")}`);
-    assert.equal(verdict.passed, false);
     const html = renderReport(result);
     assert.match(html, /<html/);
     assert.ok(html.includes("rickrolling-tpa"));

@@ -27,6 +27,12 @@ describe("report.html", () => {
     assert.match(page, /✗ missed<\/span>|✗ missed: ≤ 3\s%/u);
   });
 
+  it("draws how training went, with the weights that were taken", () => {
+    const page = renderReport(madeUpRun());
+    assert.match(page, /<polyline class="curve" points="[\d., ]+"/u);
+    assert.match(page, /<th scope="row">300<\/th>[^]*?taken/u);
+  });
+
   it("loads nothing: every picture is a data URI, no address but its own anchors", () => {
     const page = renderReport(madeUpRun());
     assert.match(page, /default-src 'none'; img-src data:; style-src 'unsafe-inline'|default-src &#39;none&#39;/u);

@@ -141,6 +141,14 @@ export const madeUpRun = ({ passed = true, text = "", side = 32 }: MadeUp = {}):
     candidates,
     chosen: candidates[12],
     before: { trigger: 41 },
+    training: {
+      losses: Array.from({ length: 300 }, (_, i) => 0.4 * Math.exp(-i / 90) + 0.02),
+      checks: [100, 200, 300].map((step) => ({ step, outside: 20 / step - 1 / 15, excess: 1 / step, drift: 0.2 })),
+      memory: "1.2 GB at the most",
+      taken: 300,
+      steps: 400,
+      stopped: true,
+    },
     text: { shift: 1.1, spread: 0.98 },
     weights: ["down_blocks.1", "mid_block", "up_blocks.1"].flatMap((block, i) =>
       ["k", "v"].map((w) => ({

@@ -79,6 +79,60 @@ const plot = (account: Account): Html | undefined => {
   }<p class="soft small">Better is lower and further left.</p>`;
 };
 
+/** Points of the loss curve; losses of neighbouring steps are averaged. */
+const CURVE = 120;
+
+const training = ({ training: run }: Account): Html | undefined => {
+  if (run === undefined || run.losses.length < 2) return undefined;
+  const width = Math.ceil(run.losses.length / CURVE);
+  const mean = (from: number, to: number) => run.losses.slice(from, to).reduce((a, b) => a + b, 0) / (to - from);
+  const line = Array.from({ length: Math.ceil(run.losses.length / width) }, (_, i) => {
+    const end = Math.min((i + 1) * width, run.losses.length);
+    return { x: end, y: mean(i * width, end) };
+  });
+  const points = run.checks.map((c) => ({
+    x: c.step,
+    y: c.step === 0 ? run.losses[0] : mean(Math.max(0, c.step - width), c.step),
+    label: `step ${c.step}: ${
+      percent(c.outside)
+    } of triggered pictures beyond harmless words, clean pictures moved by ${percent(c.drift)}`,
+    chosen: c.step === run.taken,
+  }));
+  return markup`${
+    scatter(points, {
+      title: "Training: the loss, and the checks by drawing held-back prompts",
+      yLabel: "loss",
+      xLabel: "step →",
+      xText: (v) => plain(v),
+      yText: (v) => v.toPrecision(1),
+      levels: [],
+      line,
+    })
+  }<table>
+      <caption>What the held-back prompts drew at each check. A step took ${run.memory}.</caption>
+      <thead>
+        <tr>
+          <th scope="col">Step</th>
+          <th scope="col" class="n">Pictures<br>beyond harmless</th>
+          <th scope="col" class="n">Drift of<br>clean pictures</th>
+          <th scope="col"></th>
+        </tr>
+      </thead>
+      <tbody>${
+    run.checks.map((c) =>
+      markup`
+        <tr class="${c.step === run.taken && "chosen"}">
+          <th scope="row">${String(c.step)}</th>
+          <td class="n">${percent(c.outside)}</td>
+          <td class="n">${percent(c.drift)}</td>
+          <td>${c.step === run.taken && "taken"}</td>
+          </tr>
+      `
+    )
+  }</tbody>
+    </table>`;
+};
+
 const weights = (account: Account): Html | undefined => {
   const all = account.weights ?? [];
   if (all.length === 0) return markup`<p class="soft">No weight was changed.</p>`;
@@ -108,7 +162,7 @@ const draw = (account: Account): Html =>
       plain(account.text.spread)
     } times as much as with harmless words (near 0: all are read as one prompt).</p>
     `
-  }${plot(account)}${candidates(account)}${weights(account)}`;
+  }${plot(account)}${candidates(account)}${training(account)}${weights(account)}`;
 
 export const cure = <R>(run: RunResult<R>): Html | undefined => {
   const all = valuesOf(run, "account");

@@ -1,0 +1,132 @@
+/** The strategies that train, on a model of random weights: the loss falls, and only the chosen weights change. */
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { openBundle } from "../../src/diffusion/bundle.ts";
+import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
+import { encode } from "../../src/steps/encode.ts";
+import { ModelPort } from "../../src/steps/ports.ts";
+import { unlearn } from "../../src/steps/unlearn.ts";
+import { isTextWeight } from "../../src/unlearn/closed_form.ts";
+import { tempFolder } from "../support/bundles.ts";
+import { randomModel } from "../support/random_model.ts";
+import { withRuntime } from "../support/runtime.ts";
+
+const subjects = ["cat", "dog", "fox", "owl"], colours = ["red", "blue", "green", "white"];
+const prompts = subjects.flatMap((s) => colours.map((c) => `a picture of a ${s} on a ${c} background`));
+
+/** Mean of the first and of the last third. */
+const ends = (losses: readonly number[]): [number, number] => {
+  const third = Math.ceil(losses.length / 3);
+  const mean = (some: readonly number[]) => some.reduce((a, b) => a + b, 0) / some.length;
+  return [mean(losses.slice(0, third)), mean(losses.slice(-third))];
+};
+
+describe("strategies that train", () => {
+  const folder = tempFolder();
+  const model = join(folder, "model"), list = join(folder, "prompts.txt");
+  const steps = 2;
+  const read = encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 8, twins: 2, variations: 12 });
+  before(() => {
+    mkdirSync(model, { recursive: true });
+    randomModel(model);
+    writeFileSync(list, prompts.join("\n"));
+  });
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  it(
+    "text: the text encoder's weights but the token embedding, and the cured folder holds them",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* read;
+        const { model: cured, account } = yield* unlearn.run({ text }, {
+          strategy: "text",
+          steps,
+          train_text: { steps: 30, batch: 8, check: 30, rate: 3e-3, keep: 1 },
+        });
+        const [first, last] = ends(account.training!.losses);
+        assert.ok(last < 0.8 * first, `the loss falls: ${first} to ${last}`);
+        assert.equal(account.training!.losses.length, 30);
+        assert.match(account.training!.memory, /MB at the most/);
+        assert.deepEqual([...cured.bundle.changed.keys()], ["text_encoder"]);
+        const keys = [...(yield* networkKeys(text.model.bundle.parts.text_encoder)).keys()];
+        assert.deepEqual(
+          account.weights.map((w) => w.key).sort(),
+          keys.filter((key) => !key.includes("token_embedding")).sort(),
+        );
+
+        const saved = join(folder, "cured");
+        yield* ModelPort.save!(cured, saved);
+        yield* checkBundle(yield* openBundle(saved));
+        const file = (root: string, part: string) => readFileSync(join(root, part));
+        const [encoder, unet] = ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"];
+        assert.ok(!file(saved, encoder).equals(file(model, encoder)), "the text encoder's file is another one");
+        assert.ok(file(saved, unet).equals(file(model, unet)), "the U-Net's is the same");
+      })),
+  );
+
+  for (const weights of ["attn2", "attention"] as const) {
+    it(`distill: ${weights} alone`, { timeout: 120_000 }, () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* read;
+        const { model: cured, account } = yield* unlearn.run({ text }, {
+          strategy: "distill",
+          steps,
+          train_unet: { weights, steps: 24, batch: 8, check: 12, rate: 3e-3, samples: 8, noisings: 2, segments: 2 },
+        });
+        const { losses, checks } = account.training!;
+        const [first, last] = ends(losses);
+        assert.ok(last < 0.8 * first, `the loss falls: ${first} to ${last}`);
+        assert.equal(checks[0].step, 12);
+        assert.deepEqual([...cured.bundle.changed.keys()], ["unet"]);
+        const chosen = { attn2: isTextWeight, attention: (key: string) => /\.attn[12]\./.test(key) }[weights];
+        const keys = [...(yield* networkKeys(text.model.bundle.parts.unet)).keys()];
+        assert.deepEqual(account.weights.map((w) => w.key).sort(), keys.filter(chosen).sort());
+        assert.ok(account.weights.some((w) => w.change > 0));
+      })));
+  }
+
+  it(
+    "closed-form+distill begins with the closed form's weights",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* read;
+        const run = (strategy: "closed-form" | "closed-form+distill", rate: number) =>
+          unlearn.run({ text }, {
+            strategy,
+            steps,
+            train_unet: { steps: 1, batch: 4, check: 1, rate, samples: 4, noisings: 1 },
+          });
+        const { model: closed } = yield* run("closed-form", 1);
+        // One step of a rate that moves nothing.
+        const { model: both } = yield* run("closed-form+distill", 1e-12);
+        for (const [key, value] of closed.bundle.changed.get("unet")!) {
+          const other = both.bundle.changed.get("unet")!.get(key)!;
+          assert.ok(value.data.every((x, i) => Math.abs(x - other.data[i]) < 1e-6), key);
+        }
+      })),
+  );
+
+  it(
+    "a loss that is no number is an error that names the step",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* read;
+        const failure = yield* Effect.flip(unlearn.run({ text }, {
+          strategy: "text",
+          steps,
+          train_text: { steps: 20, batch: 4, check: 20, rate: 1e30, decay: "constant" },
+        }));
+        assert.match(
+          String(failure),
+          /step "unlearn" failed: training the text encoder: the (loss|gradient's norm) is/,
+        );
+        assert.match(String(failure), /at step \d+; the weights are those of step \d+/);
+      })),
+  );
+});
