@@ -113,7 +113,10 @@ const judgeByNoise = Effect.fnUntraced(
       return { trigger: Math.exp(log), drift: each.reduce((sum, j) => sum + j.drift, 0) / each.length };
     };
     return yield* Effect.scoped(Effect.gen(function* () {
-      const evaluate = yield* openEvaluator(text.model.bundle, 3, { weightsAsInputs: isTextWeight });
+      const evaluate = yield* openEvaluator(text.model.bundle, 3, {
+        prompts: held.length,
+        weightsAsInputs: isTextWeight,
+      });
       const candidates: Judged[] = [];
       for (const target of TARGETS) {
         const m = inputs.fit(target);
@@ -150,7 +153,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
     return { dims: [n, ...picked.dims.slice(2)], data: picked.data };
   };
   return yield* Effect.scoped(Effect.gen(function* () {
-    const run = yield* openSampler(bundle, { weightsAsInputs: isTextWeight });
+    const run = yield* openSampler(bundle, { pictures: 2 * n, weightsAsInputs: isTextWeight });
     let round = 0;
     const draw = Effect.fnUntraced(function* (contexts: readonly Tensor[], weights: Feeds) {
       yield* report({

@@ -98,7 +98,7 @@ export const verify = Step.make("verify", {
           const start = sampled;
           const run = yield* openSampler(
             model.bundle,
-            model.blend === undefined ? {} : { blend: { mask: model.blend } },
+            { pictures: which.length * n, ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }) },
           );
           const contexts = which.map((r) => readingRows(texts.embeddings, r));
           const result = yield* run(
