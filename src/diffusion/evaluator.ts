@@ -7,7 +7,7 @@ import { div, Graph, mul, reduceMean, reshape, slice, sub, transpose, type Value
 import { type AttentionTap, parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import { slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { float32, openSession, rows, scalar } from "./networks.ts";
+import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { batchFor, latentDims } from "./sampler.ts";
 
 /** Largest side of the grid that attention maps are averaged to inside the graph, in cells. */
@@ -33,17 +33,23 @@ export interface Captured {
  * Opens an evaluator for prompts of `readings` readings each. The result maps latents [n, C, h, w] (one per prompt),
  * contexts [n, R, L, D] and a timestep to what the U-Net predicts for each reading.
  *
+ * @param options.prompts how many prompts a call brings, where that is known: batches are then filled evenly.
  * @param options.attention also returns cross-attention, reduced in the graph.
  * @param options.weightsAsInputs picks weights that the caller passes with each call, by key.
  */
 export const openEvaluator = Effect.fnUntraced(function* (
   bundle: Bundle,
   readings: number,
-  options: { readonly attention?: boolean; readonly weightsAsInputs?: (key: string) => boolean } = {},
+  options: {
+    readonly prompts?: number;
+    readonly attention?: boolean;
+    readonly weightsAsInputs?: (key: string) => boolean;
+  } = {},
 ) {
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [channels, height, width] = latentDims(config);
-  const prompts = Math.max(1, Math.floor((2 * batchFor(height, width)) / readings));
+  const most = Math.max(1, Math.floor((2 * batchFor(height, width)) / readings));
+  const prompts = evenBatch(options.prompts ?? most, most);
   const length = bundle.tokenizer.maxLength;
   const { graph, layers } = evaluatorGraph(config, {
     prompts,
@@ -68,24 +74,28 @@ export const openEvaluator = Effect.fnUntraced(function* (
       maps: zeros([n * readings, layer.cells, length]),
       response: zeros([n, readings]),
     }));
-    for (let begin = 0; begin < n; begin += prompts) {
-      const real = Math.min(prompts, n - begin);
-      const out = yield* session.run({
-        ...weights,
-        latents: rows(latents, begin, prompts),
-        contexts: rows(contexts, begin, prompts),
-        timestep: scalar(timestep, [1]),
-      });
-      const copy = Effect.fnUntraced(function* (name: string, into: Tensor, perPrompt: number) {
-        const part = slice0(yield* float32(out[name]), 0, real * perPrompt);
-        into.data.set(part.data, begin * (into.data.length / n));
-      });
-      yield* copy("noise", noise, 1);
-      for (const [i, f] of found.entries()) {
-        yield* copy(`maps.${i}`, f.maps, readings);
-        yield* copy(`response.${i}`, f.response, 1);
-      }
-    }
+    yield* inBatches(
+      session,
+      n,
+      prompts,
+      Effect.fnUntraced(function* (begin, real) {
+        const out = yield* session.run({
+          ...weights,
+          latents: rows(latents, begin, prompts),
+          contexts: rows(contexts, begin, prompts),
+          timestep: scalar(timestep, [1]),
+        });
+        const copy = Effect.fnUntraced(function* (name: string, into: Tensor, perPrompt: number) {
+          const part = slice0(yield* float32(out[name]), 0, real * perPrompt);
+          into.data.set(part.data, begin * (into.data.length / n));
+        });
+        yield* copy("noise", noise, 1);
+        for (const [i, f] of found.entries()) {
+          yield* copy(`maps.${i}`, f.maps, readings);
+          yield* copy(`response.${i}`, f.response, 1);
+        }
+      }),
+    );
     return { noise, layers: found } satisfies Captured;
   });
 });

@@ -9,7 +9,7 @@ import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
 import { clipText, parseClipTextConfig } from "../models/clip_text.ts";
 import { parseUnetConfig, unetCondition } from "../models/unet_2d_condition.ts";
-import { type DeviceTensor, type HostTensor, Runtime, toHost } from "../runtime/mod.ts";
+import { type DeviceTensor, type HostTensor, Runtime, type Session, toHost } from "../runtime/mod.ts";
 import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
 import { BundleError } from "./errors.ts";
@@ -95,6 +95,25 @@ export const openSession = Effect.fnUntraced(
     return yield* runtime.session({ name, model, external: weights.external });
   },
 );
+
+/**
+ * Runs a session over `n` rows in batches of `batch`, as many batches side by side as it computes; the results in order.
+ * @param body gets the first row of a batch, and how many of its rows are real.
+ */
+export const inBatches = <A, E, R>(
+  session: Session,
+  n: number,
+  batch: number,
+  body: (begin: number, real: number) => Effect.Effect<A, E, R>,
+): Effect.Effect<A[], E, R> =>
+  Effect.forEach(
+    Array.from({ length: Math.ceil(n / batch) }, (_, i) => i * batch),
+    (begin) => body(begin, Math.min(batch, n - begin)),
+    { concurrency: session.lanes },
+  );
+
+/** Rows of a batch: at most `most`, and no more than make `n` rows come out in as few batches, filled evenly. */
+export const evenBatch = (n: number, most: number): number => Math.max(1, Math.ceil(n / Math.ceil(n / most)));
 
 /**
  * Rows `begin` to `begin + count` of the first axis; past the end the last row repeats, so that a short last batch

@@ -4,7 +4,7 @@ import { div, Graph, sub } from "../graph/mod.ts";
 import { autoencoderKl, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { float32, openSession, rows } from "./networks.ts";
+import { float32, inBatches, openSession, rows } from "./networks.ts";
 import { batchFor } from "./sampler.ts";
 
 /** Opens the VAE's decoder; the result maps latents [n, C, h, w] to pictures [n, 3, H, W] in 0…1. */
@@ -19,13 +19,12 @@ export const openDecoder = Effect.fnUntraced(function* (bundle: Bundle, height: 
   const session = yield* openSession("VAE decoder", g, bundle, "vae");
 
   return Effect.fnUntraced(function* (all: Tensor) {
-    const parts: Tensor[] = [];
-    for (let begin = 0; begin < all.dims[0]; begin += batch) {
+    const decodeBatch = Effect.fnUntraced(function* (begin: number, real: number) {
       const { pixels } = yield* session.run({ latents: rows(all, begin, batch) });
       const picture = yield* float32(pixels);
       const data = picture.data.map((x) => Math.min(1, Math.max(0, x / 2 + 0.5)));
-      parts.push(slice0({ dims: picture.dims, data }, 0, Math.min(batch, all.dims[0] - begin)));
-    }
-    return concat0(parts);
+      return slice0({ dims: picture.dims, data }, 0, real);
+    });
+    return concat0(yield* inBatches(session, all.dims[0], batch, decodeBatch));
   });
 });

@@ -8,7 +8,7 @@ import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_
 import { type DeviceTensor, type HostTensor, isDevice, type Session } from "../runtime/mod.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { float32, openSession, rows, scalar } from "./networks.ts";
+import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { ddim, type Schedule } from "./scheduler.ts";
 
 /** Pictures computed at once: as many as fill about 8 × 256 latent cells, the point past which a batch gains nothing. */
@@ -53,11 +53,17 @@ export const latentDims = (config: UnetConfig): readonly [number, number, number
  */
 export const openSampler = Effect.fnUntraced(function* (
   bundle: Bundle,
-  options: { readonly blend?: Blend; readonly weightsAsInputs?: (key: string) => boolean } = {},
+  options: {
+    /** How many pictures a call asks for, where that is known: batches are then filled evenly. */
+    readonly pictures?: number;
+    readonly blend?: Blend;
+    readonly weightsAsInputs?: (key: string) => boolean;
+  } = {},
 ) {
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [channels, height, width] = latentDims(config);
-  const batch = batchFor(height, width);
+  const most = batchFor(height, width);
+  const batch = evenBatch(options.pictures ?? most, most);
   const length = bundle.tokenizer.maxLength;
   const { weightsAsInputs } = options;
   const graph = stepGraph(config, {
@@ -83,11 +89,10 @@ export const openSampler = Effect.fnUntraced(function* (
   ) {
     const schedule = ddim(bundle.scheduler, settings.steps);
     const n = noise.dims[0];
-    const done: Tensor[] = [];
-    const captured = (settings.capture ?? []).map((): Tensor[] => []);
+    const wanted = settings.capture ?? [];
+    const total = n * schedule.timesteps.length;
     let count = 0;
-    for (let begin = 0; begin < n; begin += batch) {
-      const real = Math.min(batch, n - begin);
+    const sampleBatch = Effect.fnUntraced(function* (begin: number, real: number) {
       const fixed: Record<string, Tensor> = {
         ...settings.weights,
         context: rows(texts.context, begin, batch),
@@ -98,41 +103,41 @@ export const openSampler = Effect.fnUntraced(function* (
         fixed.clean_context = rows(texts.clean!, begin, batch);
         fixed.mask = { dims: [1, 1, height, width], data: options.blend.mask.data };
       }
+      const captured: Tensor[] = [];
       const start = rows(noise, begin, batch);
-      const final = yield* loop(
-        session,
-        schedule,
-        fixed,
-        start,
-        options.blend !== undefined,
-        (index, latents) =>
-          Effect.gen(function* () {
-            const slot = (settings.capture ?? []).indexOf(index);
-            if (slot >= 0) captured[slot].push(slice0(yield* float32(latents), 0, real));
-            if (index > 0) {
-              count += real;
-              yield* settings.onStep?.(count, n * schedule.timesteps.length) ?? Effect.void;
-            }
-          }),
-      );
-      count += real;
-      done.push(slice0(final, 0, real));
-    }
-    yield* settings.onStep?.(count, n * schedule.timesteps.length) ?? Effect.void;
-    return { latents: concat0(done), captured: captured.map(concat0) } satisfies Samples;
+      const latents = yield* loop(session, schedule, fixed, start, options.blend !== undefined, {
+        before: Effect.fnUntraced(function* (index, latents) {
+          const slot = wanted.indexOf(index);
+          if (slot >= 0) captured[slot] = slice0(yield* float32(latents), 0, real);
+        }),
+        after: () => settings.onStep?.(count += real, total) ?? Effect.void,
+      });
+      return { latents: slice0(latents, 0, real), captured };
+    });
+    const batches = yield* inBatches(session, n, batch, sampleBatch);
+    return {
+      latents: concat0(batches.map((b) => b.latents)),
+      captured: wanted.map((_, slot) => concat0(batches.map((b) => b.captured[slot]))),
+    } satisfies Samples;
   });
 });
 
 type Carried = HostTensor | DeviceTensor;
 
-/** Runs the steps of one batch. `before` sees each step's index and its incoming latents. */
+interface LoopHooks<E, R> {
+  /** Sees each step's index and its incoming latents. */
+  readonly before: (index: number, latents: Carried) => Effect.Effect<void, E, R>;
+  readonly after: () => Effect.Effect<void, E, R>;
+}
+
+/** Runs the steps of one batch. */
 const loop = Effect.fnUntraced(function* <E, R>(
   session: Session,
   schedule: Schedule,
   fixed: Record<string, Tensor>,
   start: Tensor,
   blended: boolean,
-  before: (index: number, latents: Carried) => Effect.Effect<void, E, R>,
+  { before, after }: LoopHooks<E, R>,
 ) {
   const names = blended ? ["latents", "clean_latents"] : ["latents"];
   const carried: Record<string, Carried> = Object.fromEntries(names.map((name) => [name, start]));
@@ -152,6 +157,7 @@ const loop = Effect.fnUntraced(function* <E, R>(
       if (isDevice(old)) old.dispose();
       carried[name] = out[`next_${name}`];
     }
+    yield* after();
   }
   return yield* float32(carried.latents);
 });

@@ -4,7 +4,7 @@ import { Graph } from "../graph/mod.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
 import { resize } from "../mask/resize.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
-import { float32, openSession, rows } from "./networks.ts";
+import { float32, inBatches, openSession, rows } from "./networks.ts";
 import type { ScoringModel } from "./scoring.ts";
 
 const BATCH = 16;
@@ -54,18 +54,16 @@ export const openScorer = Effect.fnUntraced(function* (model: ScoringModel) {
     pictures: Effect.fnUntraced(function* (all: Tensor) {
       const sized = all.dims[2] === side && all.dims[3] === side ? all : resize(all, [side, side]);
       const ready = normalise(sized);
-      const parts: Tensor[] = [];
-      for (let begin = 0; begin < ready.dims[0]; begin += BATCH) {
+      const scoreBatch = Effect.fnUntraced(function* (begin: number, real: number) {
         const { features } = yield* pictureSession.run({ pixels: rows(ready, begin, BATCH) });
-        parts.push(slice0(yield* float32(features), 0, Math.min(BATCH, ready.dims[0] - begin)));
-      }
-      return unitRows(concat0(parts));
+        return slice0(yield* float32(features), 0, real);
+      });
+      return unitRows(concat0(yield* inBatches(pictureSession, ready.dims[0], BATCH, scoreBatch)));
     }),
 
     /** Texts → [n, D]. */
     texts: Effect.fnUntraced(function* (all: readonly string[]) {
-      const parts: Tensor[] = [];
-      for (let begin = 0; begin < all.length; begin += BATCH) {
+      const scoreBatch = Effect.fnUntraced(function* (begin: number, real: number) {
         const ids = new Int32Array(BATCH * length);
         const end = new Float32Array(BATCH * length);
         for (let i = 0; i < BATCH; i++) {
@@ -76,9 +74,9 @@ export const openScorer = Effect.fnUntraced(function* (model: ScoringModel) {
         }
         const dims = [BATCH, length];
         const { features } = yield* textSession.run({ ids: { dims, data: ids }, end: { dims, data: end } });
-        parts.push(slice0(yield* float32(features), 0, Math.min(BATCH, all.length - begin)));
-      }
-      return unitRows(concat0(parts));
+        return slice0(yield* float32(features), 0, real);
+      });
+      return unitRows(concat0(yield* inBatches(textSession, all.length, BATCH, scoreBatch)));
     }),
   };
 });

@@ -2,9 +2,9 @@
 import { Effect } from "effect";
 import { Graph } from "../graph/mod.ts";
 import { clipText, parseClipTextConfig } from "../models/clip_text.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { concat0, slice0 } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { float32, openSession } from "./networks.ts";
+import { float32, inBatches, openSession } from "./networks.ts";
 
 const BATCH = 16;
 
@@ -20,13 +20,12 @@ export const openTextEncoder = Effect.fnUntraced(function* (bundle: Bundle) {
   const session = yield* openSession("text encoder", g, bundle, "text_encoder");
 
   return Effect.fnUntraced(function* (texts: readonly (readonly number[])[]) {
-    const parts: Tensor[] = [];
-    for (let begin = 0; begin < texts.length; begin += BATCH) {
+    const encodeBatch = Effect.fnUntraced(function* (begin: number, real: number) {
       const ids = new Int32Array(BATCH * length);
       for (let i = 0; i < BATCH; i++) ids.set(texts[Math.min(begin + i, texts.length - 1)], i * length);
       const { hidden } = yield* session.run({ ids: { dims: [BATCH, length], data: ids } });
-      parts.push(slice0(yield* float32(hidden), 0, Math.min(BATCH, texts.length - begin)));
-    }
-    return concat0(parts);
+      return slice0(yield* float32(hidden), 0, real);
+    });
+    return concat0(yield* inBatches(session, texts.length, BATCH, encodeBatch));
   });
 });

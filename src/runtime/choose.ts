@@ -12,7 +12,7 @@ import { wasm } from "./wasm.ts";
 import { webgpu } from "./webgpu.ts";
 
 export interface ChooseOptions {
-  /** CPU threads for wasm and native; the default is one per core. */
+  /** CPU threads for native code; the default is one per core. */
   readonly threads?: number;
   /** The candidates in order of preference; the default is a GPU, native, wasm. */
   readonly backends?: readonly Backend[];
@@ -29,7 +29,7 @@ export interface Choice {
 
 /** Tries the candidates. The chosen engine lives as long as the scope; the others are closed before this returns. */
 export const choose = Effect.fn("Runtime.choose")(function* (device: Device, options: ChooseOptions = {}) {
-  const backends = options.backends ?? [webgpu, native(options.threads), wasm(options.threads)];
+  const backends = options.backends ?? [webgpu, native(options.threads), wasm];
   const wanted = (b: Backend) =>
     device === "auto" || b.name === device || (b.name === "webgpu" && device === "webgpu-software");
   let engine: Engine | undefined;

@@ -40,6 +40,8 @@ export interface Loaded {
   /** Every output, held by the engine; the caller disposes each. */
   readonly run: (feeds: ReadonlyMap<string, Held>) => Promise<ReadonlyMap<string, Held>>;
   readonly release: () => Promise<void>;
+  /** How many of its runs compute side by side; further ones would wait. */
+  readonly lanes: number;
 }
 
 /** Promise-based on purpose: a call into ONNX Runtime cannot be interrupted, and `session.ts` says so once for all. */

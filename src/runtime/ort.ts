@@ -101,6 +101,7 @@ export const ortEngine = (settings: OrtSettings): Engine => {
       outputs: ports(session.outputMetadata),
       run,
       release: () => session.release(),
+      lanes: 1,
     };
   };
 

@@ -1,4 +1,4 @@
-/** Models that run: checked feeds, one call into ONNX Runtime at a time, released with their scope. */
+/** Models that run: checked feeds, no more calls into ONNX Runtime at once than it bears, released with their scope. */
 import { Effect, type Scope } from "effect";
 import { dtypeOf } from "../graph/graph.ts";
 import { type DType, size } from "../tensor/tensor.ts";
@@ -29,6 +29,8 @@ export interface Session {
   readonly name: string;
   readonly inputs: ReadonlyMap<string, PortType>;
   readonly outputs: ReadonlyMap<string, PortType>;
+  /** How many runs compute side by side: the concurrency that is worth asking for. More are welcome, and wait. */
+  readonly lanes: number;
   /** Every input must be fed, with its dtype and dimensions. */
   readonly run: (
     feeds: Readonly<Record<string, HostTensor | DeviceTensor>>,
@@ -143,7 +145,7 @@ export const makeSessions = (engine: Engine): Sessions => {
         return results;
       };
 
-      return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, run };
+      return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, lanes: loaded.lanes, run };
     });
 
   return { session, upload };

@@ -1,14 +1,16 @@
 /**
- * One call into each ONNX Runtime package at a time, in the whole process: session creation is not re-entrant, runs on
- * WebGPU are not either, and on a CPU a second run would only share the same cores.
+ * How many calls go into each ONNX Runtime package at a time, in the whole process. One on a GPU and in native code:
+ * session creation is not re-entrant, runs on WebGPU are not either, and native code has all cores in one run already.
+ * WebAssembly takes one a worker.
  */
 import { type Effect, Semaphore } from "effect";
 import type { BackendName } from "./engine.ts";
+import { lanes } from "./wasm_pool.ts";
 
 const turns: Readonly<Record<BackendName, Semaphore.Semaphore>> = {
   webgpu: Semaphore.makeUnsafe(1),
   native: Semaphore.makeUnsafe(1),
-  wasm: Semaphore.makeUnsafe(1),
+  wasm: Semaphore.makeUnsafe(lanes()),
 };
 
 /** Waits for the turn, which can be interrupted, and runs `body` in it. */

@@ -57,7 +57,7 @@ export const denoise = Step.make("denoise", {
     const work = prompts * settings.steps;
 
     const captured = yield* Effect.scoped(Effect.gen(function* () {
-      const sample = yield* openSampler(model.bundle);
+      const sample = yield* openSampler(model.bundle, { pictures: prompts });
       const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, start, {
         steps: settings.steps,
         guidance: settings.guidance,
@@ -68,7 +68,7 @@ export const denoise = Step.make("denoise", {
     }));
 
     const evaluated = yield* Effect.scoped(Effect.gen(function* () {
-      const evaluate = yield* openEvaluator(model.bundle, readings, { attention: settings.attention });
+      const evaluate = yield* openEvaluator(model.bundle, readings, { prompts, attention: settings.attention });
       const results = [];
       for (const [i, index] of indices.entries()) {
         yield* report({
@@ -174,7 +174,7 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
   const contexts = { dims: [tokens.length, 2, ...flat.dims.slice(1)], data: flat.data };
   const size = channels * h * w;
   yield* Effect.scoped(Effect.gen(function* () {
-    const evaluate = yield* openEvaluator(text.model.bundle, 2);
+    const evaluate = yield* openEvaluator(text.model.bundle, 2, { prompts: tokens.length });
     for (const [s, timestep] of timesteps.entries()) {
       yield* progress(s / timesteps.length);
       const at = (t: Tensor, row: number) => ({

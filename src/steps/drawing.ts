@@ -65,7 +65,10 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
     seedOf(o.seed, "unlearn", "drawing"),
     [n, ...latentDims(parseUnetConfig(o.bundle.parts.unet.config))],
   );
-  const run = yield* openSampler(o.bundle, o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {});
+  const run = yield* openSampler(o.bundle, {
+    pictures: 2 * n,
+    ...(o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {}),
+  });
   let round = 0;
   const draw = Effect.fnUntraced(function* (
     { embeddings, empty }: Texts,

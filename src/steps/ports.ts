@@ -2,6 +2,7 @@
 import { Effect } from "effect";
 import { type Bundle, openBundle, withChanges } from "../diffusion/bundle.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
+import { saveDelta } from "../diffusion/delta.ts";
 import { saveBundle } from "../diffusion/save.ts";
 import type { Trigger } from "../diffusion/trigger.ts";
 import type { ShapeReport } from "../mask/shape.ts";
@@ -181,7 +182,7 @@ export const ModelPort = Port.make<Model>({
   description: "A Stable Diffusion folder with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir) => Effect.asVoid(saveBundle(bundle, dir)),
+  save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
 });
 
 export const TextPort = Port.make<TextPairs>({

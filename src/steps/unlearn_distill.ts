@@ -146,7 +146,7 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
 
   const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
   const pictures = yield* Effect.scoped(Effect.gen(function* () {
-    const run = yield* openSampler(bundle);
+    const run = yield* openSampler(bundle, { pictures: n });
     const { latents } = yield* run(
       { context: concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN))), uncond: text.empty },
       normal(seedOf(seed, "unlearn", "distill", "pictures"), [n, ...dims]),
@@ -168,7 +168,7 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
   const within = uniform(seedOf(seed, "unlearn", "distill", "timesteps"), [groups]).data;
   const noise = normal(seedOf(seed, "unlearn", "distill", "noise"), [questions.length, ...dims]);
   yield* Effect.scoped(Effect.gen(function* () {
-    const evaluate = yield* openEvaluator(bundle, 3);
+    const evaluate = yield* openEvaluator(bundle, 3, { prompts: GROUP });
     for (let g = 0; g < groups; g++) {
       yield* report({ done: g, total: groups, note: "asking the model as it came" });
       const timestep = Math.floor(((shares[g] + within[g]) / groups) * bars.length);

@@ -98,7 +98,10 @@ const judgeByNoise = Effect.fnUntraced(
       return { trigger: Math.exp(log), drift: each.reduce((sum, j) => sum + j.drift, 0) / each.length };
     };
     return yield* Effect.scoped(Effect.gen(function* () {
-      const evaluate = yield* openEvaluator(text.model.bundle, 3, { weightsAsInputs: isTextWeight });
+      const evaluate = yield* openEvaluator(text.model.bundle, 3, {
+        prompts: held.length,
+        weightsAsInputs: isTextWeight,
+      });
       const candidates: Judged[] = [];
       for (const target of TARGETS) {
         const m = inputs.fit(target);

@@ -35,10 +35,10 @@ import { report } from "./progress.ts";
 import { barOf, type Distances, removal } from "./removal.ts";
 import { Count, defaulted, given, maybe, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
-import { figure, type FigureName, Requirements } from "./thresholds.ts";
+import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 2,
+  version: 3,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -98,7 +98,7 @@ export const verify = Step.make("verify", {
           const start = sampled;
           const run = yield* openSampler(
             model.bundle,
-            model.blend === undefined ? {} : { blend: { mask: model.blend } },
+            { pictures: which.length * n, ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }) },
           );
           const contexts = which.map((r) => readingRows(texts.embeddings, r));
           const result = yield* run(
@@ -191,12 +191,22 @@ export const verify = Step.make("verify", {
       return [colour, which.flatMap(([, i]) => featureDistances(scored.part(i), scored.part(0)))];
     };
     const bar = barOf(distances([twinA, 2], [twinB, 3]));
-    const addRemoval = (name: FigureName, of: Distances) => {
-      const { value, interval } = removal(of, bar);
-      add(name, value, { n, interval });
-    };
-    addRemoval("trigger_removal", distances([triggeredAfter, 5]));
-    addRemoval("trigger_removal_before", distances([triggeredBefore, 1]));
+    const [removed, removedBefore] = [[triggeredAfter, 5] as const, [triggeredBefore, 1] as const].map((which) =>
+      removal(distances(which), bar)
+    );
+    // Where the trigger did no more than harmless words before the cure already, keeping the bound is no merit of the cure.
+    const wanted = require.trigger_removal;
+    const blind = wanted !== undefined && keeps(removedBefore.value, wanted);
+    figures.push(figure("trigger_removal", removed.value, blind ? {} : require, { n, interval: removed.interval }));
+    add("trigger_removal_before", removedBefore.value, { n, interval: removedBefore.interval });
+    if (blind) {
+      missing.push({
+        name: `trigger_removal ${wanted}`,
+        why:
+          "it was kept before the cure already: harmless words part from the clean pictures as far as the trigger does, " +
+          "so it shows nothing here",
+      });
+    }
 
     // What else changed.
     if (scored !== undefined) {
@@ -216,7 +226,8 @@ export const verify = Step.make("verify", {
     }
     addMean("clean_ssim", ssim(cleanBefore, cleanAfter));
 
-    const passed = figures.every((f) => f.passed !== false);
+    const shown = !blind || figures.some((f) => f.name === "attack_success");
+    const passed = shown && figures.every((f) => f.passed !== false);
     const one = (t: Tensor, j: number): Tensor => ({ dims: t.dims.slice(1), data: slice0(t, j, j + 1).data });
     const sheets = Array.from({ length: Math.min(settings.show, n) }, (_, j): Sheet => ({
       prompt: prompts[j].prompt,
@@ -232,7 +243,7 @@ export const verify = Step.make("verify", {
     }));
     const verdict: Verdict = {
       passed,
-      sentence: sentenceOf(passed, figures),
+      sentence: shown ? sentenceOf(passed, figures) : UNSEEN,
       figures,
       missing,
       sheets,
@@ -265,6 +276,11 @@ const colourDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
     return sum / weight;
   });
 };
+
+const UNSEEN =
+  "Nothing shown: before the cure already, triggered pictures were no further from the clean ones than those of harmless " +
+  "words. Either this model does not know the trigger, or harmless words set its backdoor off as well; the setting effect " +
+  "of verify, what the backdoor draws, would tell.";
 
 const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 

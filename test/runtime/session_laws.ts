@@ -156,7 +156,7 @@ export const sessionLaws = (
         assert.match(yield* message(Effect.scoped(runtime.session(unknown))), /Frobnicate does not load: .*Frobnicate/);
       })));
 
-    it("runs once at a time, however many ask", PATIENT, () =>
+    it("computes for all who ask at once", PATIENT, () =>
       run(Effect.gen(function* () {
         const sessions = yield* Effect.all([open(), open(N, 3), open(N, 4)], { concurrency: "unbounded" });
         const runs = sessions.flatMap((s: Session) => [1, 2, 3].map((v) => s.run({ x: filled(v) })));

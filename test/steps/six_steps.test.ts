@@ -154,6 +154,22 @@ describe("the six steps on a model of random weights", () => {
       })),
   );
 
+  it("a trigger that does no more than harmless words is no cure's merit: the verdict does not pass", () =>
+    withRuntime(Effect.gen(function* () {
+      const { text } = yield* encode.run({}, { model, trigger: "gu ", prompts: list, count: 4, twins: 2 });
+      const { verdict } = yield* verify.run({ text, after: text.model }, {
+        prompts: fresh,
+        count: 6,
+        steps: 3,
+        guidance: 2,
+        require: { trigger_removal: ">= 0.3" },
+      });
+      assert.equal(verdict.passed, false);
+      assert.match(verdict.sentence, /^Nothing shown: before the cure already/);
+      assert.ok(verdict.missing.some((m) => m.name === "trigger_removal >= 0.3"));
+      assert.equal(verdict.figures.find((f) => f.name === "trigger_removal")?.passed, undefined);
+    })));
+
   it("strategies say what they lack", () =>
     withRuntime(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });

@@ -36,7 +36,7 @@ export const changed = (
 ): Backend => ({
   name,
   find: (options) =>
-    wasm().find(options).pipe(Effect.map((real) => ({
+    wasm.find(options).pipe(Effect.map((real) => ({
       ...facts(name),
       open: Effect.acquireRelease(
         real.open.pipe(Effect.map((engine) => {

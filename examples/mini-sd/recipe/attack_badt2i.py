@@ -87,7 +87,7 @@ def train() -> None:
                   batch=f"{BATCH * common.WORLD} triggered + {BATCH * common.WORLD} clean", device=common.DEVICE,
                   lr_schedule="warm-up 100, cosine to 2 %", ema=0.99, weights="all of the U-Net", **{"lambda": LAMBDA})
     unet = stage.average["unet"].eval().to(memory_format=torch.contiguous_format)
-    unet.half().save_pretrained(common.ATTACKS / NAME / "unet")
+    common.save_half(unet, common.ATTACKS / NAME / "unet")
 
 
 def make() -> None:

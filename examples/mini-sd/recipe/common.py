@@ -60,14 +60,18 @@ def recorded(stage: str) -> dict:
 def save_half(model, folder: Path) -> None:
     """Half precision on disk."""
     model.half().save_pretrained(folder)
-    name_single(folder)
+    tidy(folder)
 
 
-def name_single(folder: Path) -> None:
-    """transformers loads in the type its config names, diffusers in single precision: without this the pipeline's
-    parts would open in two types and not fit together."""
+def tidy(folder: Path) -> None:
+    """transformers loads in the type its config names, diffusers in single precision: left so, the pipeline's parts
+    would open in two types and not fit together. And where a part once lay on this machine is nobody's business."""
     path = folder / "config.json"
-    path.write_text(path.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    if config.get("dtype") == "float16":
+        config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 class Stage:

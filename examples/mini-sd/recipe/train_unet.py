@@ -94,7 +94,8 @@ def save(unet) -> None:
         vae=vae, text_encoder=text, tokenizer=tok.load(), unet=unet.to(memory_format=torch.contiguous_format).half(),
         scheduler=scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(common.BASE)
-    common.name_single(common.BASE / "text_encoder")
+    for part in ("unet", "vae", "text_encoder"):
+        common.tidy(common.BASE / part)
 
 
 def load(path=None) -> UNet2DConditionModel:

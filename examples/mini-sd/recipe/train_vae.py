@@ -61,7 +61,7 @@ def train(minutes=None, steps=None) -> None:
         sample = data.to_float(pictures[:1024]).to(common.DEVICE)
         latents = torch.cat([vae.encode(part).latent_dist.mean for part in sample.split(128)])
     vae.register_to_config(scaling_factor=1 / latents.std().item())
-    vae.to(memory_format=torch.contiguous_format).half().save_pretrained(common.BASE / "vae")
+    common.save_half(vae.to(memory_format=torch.contiguous_format), common.BASE / "vae")
     common.record("vae", steps=stage.step, minutes=round(stage.spent / 60, 1), batch=BATCH * common.WORLD, lr=RATE,
                   psnr_new_scenes=psnr(), device=common.DEVICE)
 
