@@ -11,13 +11,13 @@ import { createInterface } from "node:readline";
 import process from "node:process";
 import { Effect, Schema } from "effect";
 import { openBundle } from "../src/diffusion/bundle.ts";
-import { float32, openSession } from "../src/diffusion/networks.ts";
+import { evenBatch, float32, inBatches, openSession, rows } from "../src/diffusion/networks.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { Graph } from "../src/graph/mod.ts";
 import { parseUnetConfig, unetCondition } from "../src/models/unet_2d_condition.ts";
 import { Device, Runtime } from "../src/runtime/mod.ts";
 import { parseHeader, readTensor } from "../src/tensor/safetensors.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
+import { concat0, slice0, type Tensor } from "../src/tensor/tensor.ts";
 
 const Request = Schema.Union([
   Schema.Struct({ do: Schema.Literal("prepare"), file: Schema.String }),
@@ -48,21 +48,27 @@ const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   const errors: Record<string, number> = {};
   const evaluations = new Map<number, Effect.Effect<void, unknown>>();
   for (const batch of batches) {
-    const feeds = { sample: read(`sample.${batch}`), timestep: read("timestep"), context: read(`context.${batch}`) };
+    const [sample, timestep, context] = [read(`sample.${batch}`), read("timestep"), read(`context.${batch}`)];
+    // As everywhere in sau: cut into as many parts as compute side by side.
+    const part = evenBatch(batch, batch, runtime.lanes);
     const g = new Graph();
-    const input = (name: keyof typeof feeds) => g.input(name, "float32", feeds[name].dims);
+    const input = (name: string, { dims: [, ...rest] }: Tensor) => g.input(name, "float32", [part, ...rest]);
     const { noise } = unetCondition(config)(g.weights("unet"), {
-      sample: input("sample"),
-      timestep: input("timestep"),
-      context: input("context"),
+      sample: input("sample", sample),
+      timestep: g.input("timestep", "float32", timestep.dims),
+      context: input("context", context),
     });
     g.output("noise", noise);
     const session = yield* openSession(`U-Net, batch ${batch}`, g, bundle, "unet");
-    const { noise: got } = yield* session.run(feeds);
-    errors[`unet ${batch}`] = relativeError(yield* float32(got), read(`noise.${batch}`));
-    evaluations.set(batch, session.run(feeds));
+    const evaluate = inBatches(session, batch, part, (begin, real) =>
+      Effect.gen(function* () {
+        const feeds = { sample: rows(sample, begin, part), timestep, context: rows(context, begin, part) };
+        return slice0(yield* float32((yield* session.run(feeds)).noise), 0, real);
+      })).pipe(Effect.map(concat0));
+    errors[`unet ${batch}`] = relativeError(yield* evaluate, read(`noise.${batch}`));
+    evaluations.set(batch, Effect.asVoid(evaluate));
   }
-  const draw = yield* openSampler(bundle);
+  const draw = yield* openSampler(bundle, { pictures: read("start").dims[0] });
   const texts = { context: read("texts"), uncond: read("uncond") };
   const { steps, guidance } = header.metadata;
   const sample = draw(texts, read("start"), { steps: Number(steps), guidance: Number(guidance) });

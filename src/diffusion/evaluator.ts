@@ -6,6 +6,7 @@ import { Effect } from "effect";
 import { div, Graph, mul, reduceMean, reshape, slice, sub, transpose, type Value } from "../graph/mod.ts";
 import { type AttentionTap, parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import { slice0, type Tensor, zeros } from "../tensor/tensor.ts";
+import { Runtime } from "../runtime/mod.ts";
 import type { Bundle } from "./bundle.ts";
 import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { batchFor, latentDims } from "./sampler.ts";
@@ -49,7 +50,8 @@ export const openEvaluator = Effect.fnUntraced(function* (
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [channels, height, width] = latentDims(config);
   const most = Math.max(1, Math.floor((2 * batchFor(height, width)) / readings));
-  const prompts = evenBatch(options.prompts ?? most, most);
+  const { lanes } = yield* Runtime;
+  const prompts = options.prompts === undefined ? most : evenBatch(options.prompts, most, lanes);
   const length = bundle.tokenizer.maxLength;
   const { graph, layers } = evaluatorGraph(config, {
     prompts,

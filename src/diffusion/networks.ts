@@ -112,8 +112,11 @@ export const inBatches = <A, E, R>(
     { concurrency: session.lanes },
   );
 
-/** Rows of a batch: at most `most`, and no more than make `n` rows come out in as few batches, filled evenly. */
-export const evenBatch = (n: number, most: number): number => Math.max(1, Math.ceil(n / Math.ceil(n / most)));
+/** Rows of a batch, at most `most`, so that `n` rows fill batches evenly, and these the lanes that compute side by side. */
+export const evenBatch = (n: number, most: number, lanes: number): number => {
+  const rounds = Math.ceil(n / most / lanes);
+  return Math.max(1, Math.min(most, Math.ceil(n / (rounds * lanes))));
+};
 
 /**
  * Rows `begin` to `begin + count` of the first axis; past the end the last row repeats, so that a short last batch

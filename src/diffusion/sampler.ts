@@ -5,7 +5,7 @@
 import { Effect } from "effect";
 import { add, concat, expand, Graph, mul, slice, sub, type Value } from "../graph/mod.ts";
 import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
-import { type DeviceTensor, type HostTensor, isDevice, type Session } from "../runtime/mod.ts";
+import { type DeviceTensor, type HostTensor, isDevice, Runtime, type Session } from "../runtime/mod.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
 import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
@@ -63,7 +63,8 @@ export const openSampler = Effect.fnUntraced(function* (
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [channels, height, width] = latentDims(config);
   const most = batchFor(height, width);
-  const batch = evenBatch(options.pictures ?? most, most);
+  const { lanes } = yield* Runtime;
+  const batch = options.pictures === undefined ? most : evenBatch(options.pictures, most, lanes);
   const length = bundle.tokenizer.maxLength;
   const { weightsAsInputs } = options;
   const graph = stepGraph(config, {

@@ -47,6 +47,8 @@ export interface Loaded {
 /** Promise-based on purpose: a call into ONNX Runtime cannot be interrupted, and `session.ts` says so once for all. */
 export interface Engine {
   readonly backend: BackendName;
+  /** How many runs compute side by side. */
+  readonly lanes: number;
   readonly load: (model: ModelBytes) => Promise<Loaded>;
   /** A host tensor as a feed of one run: no copy where the engine reads host memory. */
   readonly wrap: (tensor: HostTensor, dtype: DType) => Held;

@@ -107,6 +107,7 @@ export const ortEngine = (settings: OrtSettings): Engine => {
 
   return {
     backend,
+    lanes: 1,
     load,
     wrap,
     upload: (tensor, dtype) =>

@@ -45,6 +45,8 @@ export const toHost = (t: HostTensor | DeviceTensor): Effect.Effect<HostTensor, 
   isDevice(t) ? t.read() : Effect.succeed(t);
 
 export interface Sessions {
+  /** How many runs compute side by side: into so many batches work is best cut. */
+  readonly lanes: number;
   /** Loads a model; it is released when the scope ends. */
   readonly session: (model: ModelBytes) => Effect.Effect<Session, RuntimeError, Scope.Scope>;
   /** Copies a tensor to the device, to be fed many times; it is freed when the scope ends. */
@@ -148,7 +150,7 @@ export const makeSessions = (engine: Engine): Sessions => {
       return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, lanes: loaded.lanes, run };
     });
 
-  return { session, upload };
+  return { lanes: engine.lanes, session, upload };
 };
 
 /** What is wrong with the feeds, in one sentence each; undefined when they fit. */

@@ -128,7 +128,7 @@ export const pooledEngine = (): Engine => {
     };
   };
 
-  return { backend: "wasm", load, wrap: hold, upload: hold, close: () => Promise.resolve() };
+  return { backend: "wasm", lanes: lanes(), load, wrap: hold, upload: hold, close: () => Promise.resolve() };
 };
 
 /** The engine keeps its tensors in the host's memory. */
