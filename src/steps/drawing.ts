@@ -19,12 +19,14 @@ export interface Drawn {
   readonly outside: number;
   /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
   readonly excess: number;
+  /** How far triggered pictures part from the clean ones in the region, over how far harmless words do; means of each. */
+  readonly left: number;
   /** How far clean pictures moved, over how far a harmless word moves them. */
   readonly drift: number;
 }
 
-/** Nothing beyond harmless words first, then the least drift. */
-export const drawnCost = ({ excess, drift }: Drawn): number => 4 * excess + drift;
+/** Nothing beyond harmless words first; then the least of what is left and what drifts, both in units of a harmless word. */
+export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + left + drift;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
@@ -90,16 +92,18 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
 
   const twin = (p: number) => FIRST_TWIN + o.use[p].indexOf(true);
   const [clean, harmless] = yield* draw(o.texts, [() => CLEAN, twin], o.original);
-  const bar = quantile(regionDistance(harmless, clean, o.region), 0.95);
+  const inRegion = regionDistance(harmless, clean, o.region);
+  const bar = quantile(inRegion, 0.95);
   const whole = everywhere(o.region);
   const usual = sum(regionDistance(harmless, clean, whole));
-
   return Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
-    const beyond = regionDistance(triggered, clean, o.region).map((d) => Math.max(0, Math.log(d / bar)));
+    const apart = regionDistance(triggered, clean, o.region);
+    const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
     return {
       outside: beyond.filter((x) => x > 0).length / n,
       excess: sum(beyond) / n,
+      left: sum(apart) / sum(inRegion),
       drift: sum(regionDistance(cleanAfter, clean, whole)) / usual,
     } satisfies Drawn;
   });

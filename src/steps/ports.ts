@@ -83,8 +83,13 @@ export interface Candidate {
   /** Seen on validation prompts: trigger's effect over a harmless word's, and drift over the same. */
   readonly trigger?: number;
   readonly drift?: number;
-  /** Seen in pictures drawn with the best ones: share beyond what harmless words do, ln of how far, and drift of clean pictures. */
-  readonly drawn?: { readonly outside: number; readonly excess: number; readonly drift: number };
+  /** Seen in pictures drawn with the best ones: share beyond what harmless words do, ln of how far, mean distance and drift of clean pictures in units of a harmless word's. */
+  readonly drawn?: {
+    readonly outside: number;
+    readonly excess: number;
+    readonly left: number;
+    readonly drift: number;
+  };
 }
 
 /** How training went. */

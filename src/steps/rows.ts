@@ -19,3 +19,7 @@ export const pickReadings = (
   const picked = pickRows(flat, chosen.flatMap(({ p, readings }) => readings.map((r) => p * all + r)));
   return { dims: [chosen.length, chosen[0].readings.length, ...rest], data: picked.data };
 };
+
+/** The held-back prompts, each as often as it takes for the pictures that a check is to draw. */
+export const repeated = (held: readonly number[], pictures: number): number[] =>
+  Array.from({ length: Math.ceil(pictures / held.length) }, () => held).flat();

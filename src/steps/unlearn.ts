@@ -8,7 +8,7 @@ import { readWeights } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import { isTextPoisoned, type Target, type TextShift, textShift } from "../unlearn/candidates.ts";
+import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
@@ -29,7 +29,7 @@ import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { openFit } from "./unlearn_fit.ts";
-import { type Judged, search, TARGETS } from "./unlearn_search.ts";
+import { type ClosedForm, type Judged, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
 import { explainTraining } from "./unlearn_train.ts";
@@ -69,7 +69,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 3,
+  version: 4,
   description: "Takes the trigger out of the weights through which text enters the U-Net.",
   settings: Settings,
   inputs: {
@@ -97,12 +97,15 @@ export const unlearn = Step.make("unlearn", {
     }
 
     const everyPrompt = text.prompts.map((_, p) => p);
+    // Where the trigger does nowhere more than harmless words do, these may set the backdoor off as well.
+    const trusted = field?.shape.shape !== "none";
     const region = regionOf(text.model.bundle, field, mask);
 
     if (settings.strategy === "closed-form") {
       const fit = yield* openFit(text, use, [settings.target], []);
-      const solution = solveClosedForm(fit(everyPrompt, settings.target), settings.lambda, settings.mu);
-      const chosen = candidateOf(settings.target, settings.lambda, settings.mu, solution);
+      const solution = solveClosedForm(fit(everyPrompt, settings.target, true), settings.lambda, settings.mu);
+      const { target, lambda, mu } = settings;
+      const chosen = candidateOf({ target, lambda, mu, varied: text.variations.length > 0, solution });
       const { model, weights } = yield* applySolution(text, solution);
       return {
         model,
@@ -128,11 +131,11 @@ export const unlearn = Step.make("unlearn", {
     }
     if (held.length === 0) return yield* wants(strategy, "twins that do not show the backdoor themselves");
     const { train_unet: training, target } = settings;
-    const distillation = { text, region, use, held, target, training, steps, guidance, seed };
+    const distillation = { text, region, use, held, target, trusted, training, steps, guidance, seed };
     if (strategy === "distill") return trained(strategy, "asked for.", shift, yield* distilNoise(distillation));
     if (strategy === "closed-form+distill") {
       const fit = yield* openFit(text, use, [target], []);
-      const solution = solveClosedForm(fit(everyPrompt, target), settings.lambda, settings.mu);
+      const solution = solveClosedForm(fit(everyPrompt, target, true), settings.lambda, settings.mu);
       const { solved } = yield* applySolution(text, solution);
       return trained(strategy, "asked for.", shift, yield* distilNoise({ ...distillation, start: solved }));
     }
@@ -146,29 +149,35 @@ export const unlearn = Step.make("unlearn", {
       field,
       mask,
       held,
-      fit: (target) => fit(rest, target),
+      fit: (target, varied) => fit(rest, target, varied),
       steps,
       guidance,
       seed,
     });
     const candidates = tried.map((j) => ({
-      ...candidateOf(j.target, j.lambda, j.mu, j.solution),
+      ...candidateOf(j),
       ...j.judgement,
       ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
     }));
     const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
     const choice = explainChoice(text, shift, before, best, tried.length);
-    if (best.drawn !== undefined && best.drawn.outside > LEFT_OVER) {
+    if (!trusted || (best.drawn !== undefined && best.drawn.outside > LEFT_OVER)) {
       // It begins with what the held-back prompts had no part in: they judge again.
       const { solved: start } = yield* applySolution(text, best.solution);
-      const cured = yield* distilNoise({ ...distillation, target: best.target, start });
+      const aim = trusted ? best.target : "clean";
+      const cured = yield* distilNoise({ ...distillation, target: aim, start });
       if (cured.training.taken > 0) {
-        const { model, account } = trained("closed-form+distill", `${choice} ${DISTILLED}`, shift, cured);
+        const { model, account } = trained(
+          "closed-form+distill",
+          `${choice} ${trusted ? DISTILLED : UNSEEN}`,
+          shift,
+          cured,
+        );
         return { model, account: { ...account, ...found } };
       }
     }
     // The chosen setting is solved again with every prompt: the held-back ones have done their work.
-    const solution = solveClosedForm(fit(everyPrompt, best.target), best.lambda, best.mu);
+    const solution = solveClosedForm(fit(everyPrompt, best.target, best.varied), best.lambda, best.mu);
     const { model, weights } = yield* applySolution(text, solution);
     return {
       model,
@@ -197,10 +206,10 @@ const trained = (
 const wants = (strategy: string, what: string) =>
   Effect.fail(new StepError({ step: "unlearn", cause: new Error(`strategy ${strategy} needs ${what}`) }));
 
-const candidateOf = (target: Target, lambda: number, mu: number, s: Solution): Candidate => ({
-  name: `target ${target}, λ ${lambda}, μ ${mu}`,
-  residual: s.residual,
-  keepResidual: s.keepResidual,
+const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Candidate => ({
+  name: `target ${target}, λ ${lambda}, μ ${mu}, ${varied ? "variations too" : "prompts alone"}`,
+  residual: solution.residual,
+  keepResidual: solution.keepResidual,
 });
 
 /** Writes W X over every text weight. */
@@ -216,7 +225,7 @@ const explainChoice = (
   { prompts, variations }: TextPairs,
   { shift, spread }: { shift: number; spread: number },
   before: number,
-  { target, lambda, judgement, drawn }: Judged,
+  { target, lambda, varied, judgement, drawn }: Judged,
   tried: number,
 ): string => {
   const [trigger, was] = [judgement.trigger, before].map((x) => x.toFixed(1));
@@ -226,8 +235,10 @@ const explainChoice = (
       Math.round(100 * drawn.outside)
     } % of triggered pictures still part from the clean ones further than harmless ` +
       `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
-  const found =
-    `Of ${tried} closed forms, fitted to ${prompts.length} prompts and ${variations.length} variations, target ${target} with λ ${lambda} did best on prompts it was not fitted to: the trigger's ` +
+  const found = `Of ${tried} closed forms, target ${target} with λ ${lambda}, fitted to ${prompts.length} prompts` +
+    `${
+      varied ? ` and ${variations.length} variations` : ""
+    }, did best on prompts it was not fitted to: the trigger's ` +
     `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
   return `The text encoder treats the trigger like any word (it moves the embeddings ${
     shift.toFixed(1)
@@ -242,6 +253,10 @@ const explainChoice = (
 const LEFT_OVER = 0.2;
 
 const DISTILLED = `That is more than ${100 * LEFT_OVER} %, so the U-Net was distilled from there on.`;
+
+const UNSEEN =
+  "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
+  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger.";
 
 const explainText = ({ shift, spread }: TextShift): string =>
   `The backdoor sits in the text encoder: the trigger moves the embeddings ${

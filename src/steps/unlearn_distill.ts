@@ -22,11 +22,11 @@ import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
 import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
-import { pickRows } from "./rows.ts";
+import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { repeated, train, trainingFields } from "./unlearn_train.ts";
+import { train, trainingFields } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
 const CHOICES = {
@@ -36,12 +36,12 @@ const CHOICES = {
 } as const;
 
 export const NoiseTraining = Schema.Struct({
-  ...trainingFields({ steps: 120, batch: 16, rate: 1e-4, keep: 1, check: 30 }),
+  ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1, check: 60 }),
   weights: defaulted(
     Schema.Literals(["attn2", "attention", "all"]).annotate({
       description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
     }),
-    "attn2",
+    "all",
   ),
   samples: defaulted(
     Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
@@ -59,6 +59,8 @@ export interface DistillInputs {
   /** Prompts held back to judge by; the others, and their variations, are trained on. */
   readonly held: readonly number[];
   readonly target: Target;
+  /** False where harmless words are no measure: they are then no example of what is to be kept either. */
+  readonly trusted: boolean;
   readonly training: NoiseSettings;
   /** Weights of a cure to begin with; the teacher remains the model as it came. */
   readonly start?: Weights;
@@ -101,6 +103,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       trainer,
       settings: training,
       data: (step) => batchOf(lessons, region, training, seedOf(seed, "unlearn", "distill", step)),
+      trusted: inputs.trusted,
       check,
       begin,
     });
@@ -203,7 +206,7 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
 });
 
 /** The prompts that are not held back, and as many variations as are still wanted: embeddings [n, R, L, D], two twins each. */
-const readTexts = Effect.fnUntraced(function* ({ text, held, use, training, seed }: DistillInputs) {
+const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, training, seed }: DistillInputs) {
   const rest = text.prompts.flatMap((_, p) => held.includes(p) ? [] : [p]).slice(0, training.samples);
   const variations = sample(
     seedOf(seed, "unlearn", "distill", "variations"),
@@ -218,10 +221,10 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, training, seed
     const at = p * readings * length * width;
     cut.data.set(own.data.subarray(at, at + kept * length * width), p * kept * length * width);
   }
-  const trusted = trustsTwins(use);
+  const variationsToo = trusted && trustsTwins(use);
   const usable = [
-    ...rest.map((p) => use[p].slice(0, kept - FIRST_TWIN)),
-    ...variations.map(() => Array.from({ length: kept - FIRST_TWIN }, () => trusted)),
+    ...rest.map((p) => use[p].slice(0, kept - FIRST_TWIN).map((ok) => ok && trusted)),
+    ...variations.map(() => Array.from({ length: kept - FIRST_TWIN }, () => variationsToo)),
   ];
   if (variations.length === 0) return { embeddings: cut, usable };
   const flat = yield* Effect.scoped(Effect.flatMap(

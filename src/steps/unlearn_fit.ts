@@ -18,13 +18,13 @@ export const trustsTwins = (use: readonly (readonly boolean[])[]): boolean => {
   return all.filter((usable) => !usable).length <= MOST_INFECTED * all.length;
 };
 
-/** Moments of the rows of chosen prompts, and of the variations that were made of no other prompt. */
-export type Fit = (chosen: readonly number[], target: Target) => Moments;
+/** Moments of the rows of chosen prompts and, where `varied`, of the variations that were made of no other prompt. */
+export type Fit = (chosen: readonly number[], target: Target, varied: boolean) => Moments;
 
 /**
  * Encodes the variations once, in batches, and keeps their sums: those made of `held` prompts apart, so that a fit to the
- * others has seen
- * no text that was made of them (single words of theirs may stand in other prompts' variations).
+ * others
+ * has seen no text that was made of them (single words of theirs may stand in other prompts' variations).
  * @param use use[p][k] is false for a twin that shows the backdoor itself.
  */
 export const openFit = Effect.fnUntraced(function* (
@@ -72,8 +72,9 @@ export const openFit = Effect.fnUntraced(function* (
       }
     }
   }));
-  const fit: Fit = (chosen, target) => {
+  const fit: Fit = (chosen, target, varied) => {
     const rows = closedFormRows(text.embeddings, alignment, use, chosen, target);
+    if (!varied) return momentsOf(momentSums(rows.triggered, rows.wanted, rows.keep));
     const parts = [sums.get(`rest ${target}`)];
     if (held.every((p) => chosen.includes(p))) parts.push(sums.get(`held ${target}`));
     const own = momentSums(rows.triggered, rows.wanted, rows.keep);

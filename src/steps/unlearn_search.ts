@@ -15,20 +15,28 @@ import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { type Drawn, drawnCost, openDrawing, regionOf } from "./drawing.ts";
 import type { Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
-import { pickReadings, pickRows } from "./rows.ts";
+import { pickReadings, pickRows, repeated } from "./rows.ts";
 
 /** What auto tries. Larger λ keeps more, smaller λ removes more; the ridge matters little beside it. */
 export const TARGETS: readonly Target[] = ["twins", "both", "clean"];
 const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
 const MU = 1e-4;
 /** Candidates that are drawn with. */
-const DRAWN = 5;
+const DRAWN = 6;
+/** Triggered pictures of each, at least. */
+const PICTURES = 12;
 
-export interface Judged {
+/** A closed form and what it was made with. */
+export interface ClosedForm {
   readonly target: Target;
   readonly lambda: number;
   readonly mu: number;
+  /** Whether it was fitted to variations of the prompts, too. */
+  readonly varied: boolean;
   readonly solution: Solution;
+}
+
+export interface Judged extends ClosedForm {
   /** By predicted noise. */
   readonly judgement: Judgement;
   /** By pictures drawn, for the candidates that came that far. */
@@ -49,7 +57,7 @@ export interface SearchInputs {
   readonly mask: Mask;
   /** Indices of the held-back prompts; each has a usable twin. */
   readonly held: readonly number[];
-  readonly fit: (target: Target) => Moments;
+  readonly fit: (target: Target, varied: boolean) => Moments;
   readonly steps: number;
   readonly guidance: number;
   readonly seed: number;
@@ -102,11 +110,14 @@ const judgeByNoise = Effect.fnUntraced(
         prompts: held.length,
         weightsAsInputs: isTextWeight,
       });
+      const fits = TARGETS.flatMap((target) =>
+        (text.variations.length === 0 ? [false] : [false, true]).map((varied) => ({ target, varied }))
+      );
       const candidates: Judged[] = [];
-      for (const target of TARGETS) {
-        const m = inputs.fit(target);
+      for (const { target, varied } of fits) {
+        const m = inputs.fit(target, varied);
         for (const lambda of LAMBDAS) {
-          const total = 2 * TARGETS.length * LAMBDAS.length;
+          const total = 2 * fits.length * LAMBDAS.length;
           yield* report({ done: candidates.length, total, note: `trying target ${target}, λ ${lambda}` });
           const solution = solveClosedForm(m, lambda, MU);
           const feeds = feedsOf(solution);
@@ -114,7 +125,7 @@ const judgeByNoise = Effect.fnUntraced(
           for (const [s, timestep] of capture.timesteps.entries()) {
             after.push((yield* evaluate(latents[s], contexts, timestep, feeds)).noise);
           }
-          candidates.push({ target, lambda, mu: MU, solution, judgement: judgeAll(after) });
+          candidates.push({ target, lambda, mu: MU, varied, solution, judgement: judgeAll(after) });
         }
       }
       return { candidates, before: judgeAll(before).trigger };
@@ -134,7 +145,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
     const judgeDrawn = yield* openDrawing({
       bundle: text.model.bundle,
       texts: text,
-      held,
+      held: repeated(held, PICTURES),
       use: field.use,
       region,
       steps,

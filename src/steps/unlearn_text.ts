@@ -19,10 +19,10 @@ import { openDrawing } from "./drawing.ts";
 import { embed } from "./encode.ts";
 import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
-import { pickRows } from "./rows.ts";
+import { pickRows, repeated } from "./rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { repeated, train, trainingFields, type TrainingSettings } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingSettings } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
   trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
@@ -80,6 +80,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
       trainer,
       settings: training,
       data: (step) => feeds(rows, training, seedOf(seed, "unlearn", "text", step)),
+      trusted: true,
       check: judgeDrawn && Effect.fnUntraced(function* (weights: Weights) {
         return yield* judgeDrawn({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
       }),

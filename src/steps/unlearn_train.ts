@@ -76,6 +76,8 @@ export interface TrainingRun<E, R> {
   readonly data: (step: number) => Readonly<Record<string, HostTensor>>;
   /** What the held-back prompts draw with such weights; undefined where there is no prompt to judge by. */
   readonly check: undefined | ((weights: Weights) => Effect.Effect<Drawn, E, R>);
+  /** False where harmless words are no measure: no check then ends the training, nor chooses among its weights. */
+  readonly trusted: boolean;
   /** What they draw with the weights to begin with, where that is a cure already. */
   readonly begin?: Drawn;
 }
@@ -86,7 +88,8 @@ export interface TrainingRun<E, R> {
  *
  * Fails with a StepError when the loss or its gradient is no number.
  */
-export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, data, check, begin }: TrainingRun<E, R>) {
+export const train = Effect.fnUntraced(function* <E, R>(run: TrainingRun<E, R>) {
+  const { trainer, settings, data, check, trusted, begin } = run;
   const { steps, rate, decay } = settings;
   const memory = showMemory(trainer.memory);
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
@@ -113,9 +116,9 @@ export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, dat
     }
     const drawn = yield* check(weights);
     checks.push({ step, ...drawn });
-    holding = holds(drawn) ? holding + 1 : 0;
+    holding = trusted && holds(drawn) ? holding + 1 : 0;
     const cost = drawnCost(drawn);
-    if (cost <= best.cost) best = { weights, cost, step };
+    if (!trusted || cost <= best.cost) best = { weights, cost, step };
   }
   yield* report({ done: steps, total: steps });
   const account: TrainingAccount = {
@@ -128,10 +131,6 @@ export const train = Effect.fnUntraced(function* <E, R>({ trainer, settings, dat
   };
   return { weights: best.weights, account };
 });
-
-/** The held-back prompts, each as often as it takes for the pictures that a check is to draw. */
-export const repeated = (held: readonly number[], pictures: number): number[] =>
-  Array.from({ length: Math.ceil(pictures / held.length) }, () => held).flat();
 
 /** The end of a training run in a sentence or two. */
 export const explainTraining = ({ losses, checks, taken, stopped, steps }: TrainingAccount): string => {
