@@ -66,26 +66,36 @@ const checkStep = async (
   close(gradient[at], slope, 2e-2);
 };
 
-describe("distillation", () => {
-  it("of the text encoder: the loss is the weighted squared distance, its gradient that of the loss", async () => {
-    const config = parseClipTextConfig(randomConfigs.text_encoder);
-    const [batch, length, width] = [3, 6, 32];
-    const weights = inputsOf("text_encoder", randomConfigs.text_encoder);
-    const ids = { dims: [batch, length], data: Int32Array.from({ length: batch * length }, (_, i) => (7 * i) % 800) };
-    const forward = new Graph({ weightsAsInputs: () => true });
-    const { hidden } = clipText(config)(forward.weights("text_encoder"), {
-      ids: forward.input("ids", "int32", [batch, length]),
-    });
-    forward.output("hidden", hidden);
-    const answer = (await evaluate(forward, fed(forward, { ...weights, ids }))).hidden.data;
-    const weight = { dims: [batch, length, 1], data: Float32Array.from({ length: batch * length }, (_, i) => i / 100) };
-    const feeds = { ...weights, ids, wanted: normal(1, [batch, length, width]), weight };
-    const step = textDistillation(config, { batch, length, trained: () => true });
-    const key = "text_encoder/encoder.layers.0.mlp.fc1.weight";
-    await checkStep(step, feeds, answer, (i) => weight.data[Math.floor(i / width)], key);
-  });
+/** Bun stops a test after five seconds. */
+const PATIENT = { timeout: 120_000 };
 
-  it("of the U-Net: the same, cell by cell, each row at a timestep of its own", async () => {
+describe("distillation", () => {
+  it(
+    "of the text encoder: the loss is the weighted squared distance, its gradient that of the loss",
+    PATIENT,
+    async () => {
+      const config = parseClipTextConfig(randomConfigs.text_encoder);
+      const [batch, length, width] = [3, 6, 32];
+      const weights = inputsOf("text_encoder", randomConfigs.text_encoder);
+      const ids = { dims: [batch, length], data: Int32Array.from({ length: batch * length }, (_, i) => (7 * i) % 800) };
+      const forward = new Graph({ weightsAsInputs: () => true });
+      const { hidden } = clipText(config)(forward.weights("text_encoder"), {
+        ids: forward.input("ids", "int32", [batch, length]),
+      });
+      forward.output("hidden", hidden);
+      const answer = (await evaluate(forward, fed(forward, { ...weights, ids }))).hidden.data;
+      const weight = {
+        dims: [batch, length, 1],
+        data: Float32Array.from({ length: batch * length }, (_, i) => i / 100),
+      };
+      const feeds = { ...weights, ids, wanted: normal(1, [batch, length, width]), weight };
+      const step = textDistillation(config, { batch, length, trained: () => true });
+      const key = "text_encoder/encoder.layers.0.mlp.fc1.weight";
+      await checkStep(step, feeds, answer, (i) => weight.data[Math.floor(i / width)], key);
+    },
+  );
+
+  it("of the U-Net: the same, cell by cell, each row at a timestep of its own", PATIENT, async () => {
     const config = parseUnetConfig(randomConfigs.unet);
     const [batch, length] = [2, 5];
     const weights = inputsOf("unet", randomConfigs.unet);

@@ -70,17 +70,23 @@ export const pictures = <R>(run: RunResult<R>): Html | undefined => {
   return markup`${
     shown.map(({ step, value }) => {
       const sheets = value.sheets ?? [];
-      const { path, grid } = regionOn(inputOf(run, step, "mask")?.pooled, sheets[0]);
       const { sampling } = value;
       const shape = inputOf(run, step, "field")?.shape?.shape;
+      // Where nothing stands out, a threshold picks cells at random: an outline of them would only mislead.
+      const { path, grid } = regionOn(shape === "none" ? undefined : inputOf(run, step, "mask")?.pooled, sheets[0]);
       return markup`<div><p>Each row is one prompt, drawn five times from the same noise. The cure works when the second picture
 looks like its neighbours to the right and not like the first, and when the last two are alike. A harmless twin has an ordinary
 word where the trigger stands. None of these prompts was used for the cure.</p>
 ${
+        shape === "none" &&
+        markup`
+          <p class="soft small">No region is drawn: nowhere does the trigger do clearly more than a harmless word would.</p>
+        `
+      }${
         path !== "" &&
         markup`<p class="soft small">The white outline is the located region, pooled over all prompts${
           shape !== undefined && shape !== "local" &&
-          `; the trigger acts ${shape}, so in a single picture its place may differ`
+          `; its shape is ${shape}, so in a single picture its place may differ`
         }.</p>`
       }${sheets.map((sheet) => sheetRow(sheet, path, grid))}
 ${
