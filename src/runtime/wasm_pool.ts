@@ -23,7 +23,10 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
-/** One worker, which may have been replaced: it starts when it is first asked, and again after it died. */
+/**
+ * One worker, which may have been replaced: it starts when it is first asked, and again after it died. For that, and for
+ * workers that join later, a session's bytes stay in the host's memory beside the workers' own copies.
+ */
 class Lane {
   busy = false;
   readonly sessions = new Set<number>();
@@ -53,6 +56,7 @@ class Lane {
       if (/aborted|memory access|unreachable/i.test(error ?? "")) this.#end(worker, error ?? "");
     });
     worker.on("error", (error) => this.#end(worker, error instanceof Error ? error.message : String(error)));
+    worker.on("exit", (code) => this.#end(worker, `exit code ${code}`));
     return worker;
   }
 

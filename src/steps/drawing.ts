@@ -6,24 +6,13 @@ import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { quantile } from "../metrics/quantile.ts";
+import { regionDistance } from "../metrics/region.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
-import type { Field, Mask } from "./ports.ts";
+import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
-
-/** What a candidate draws for the held-back prompts, in latents. */
-export interface Drawn {
-  /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
-  readonly outside: number;
-  /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
-  readonly excess: number;
-  /** How far triggered pictures part from the clean ones in the region, over how far harmless words do; means of each. */
-  readonly left: number;
-  /** How far clean pictures moved, over how far a harmless word moves them. */
-  readonly drift: number;
-}
 
 /** Nothing beyond harmless words first; then the least of what is left and what drifts, both in units of a harmless word. */
 export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + left + drift;
@@ -110,21 +99,6 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
 });
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
-
-/** Mean absolute difference of latents [n, C, h, w] inside a region [h, w], one number a row. */
-const regionDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
-  const [n, channels] = a.dims;
-  const cells = region.data.length;
-  const weight = channels * region.data.reduce((x, y) => x + y, 0);
-  return Array.from({ length: n }, (_, j) => {
-    let total = 0;
-    for (let i = 0; i < channels * cells; i++) {
-      const at = j * channels * cells + i;
-      total += Math.abs(a.data[at] - b.data[at]) * region.data[i % cells];
-    }
-    return total / weight;
-  });
-};
 
 /** Where the trigger acts, [h, w]: the mask's cells when it acts in one place, else all of them. */
 export const regionOf = ({ parts }: Bundle, field: Field | undefined, mask: Mask | undefined): Tensor => {

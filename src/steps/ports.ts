@@ -74,6 +74,18 @@ export interface Mask {
   readonly prompts: Tensor;
 }
 
+/** What a cure draws for prompts it was not fitted to, in latents; triggered and clean, against harmless words. */
+export interface Drawn {
+  /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
+  readonly outside: number;
+  /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
+  readonly excess: number;
+  /** How far triggered pictures part from the clean ones in the region, over how far harmless words do; means of each. */
+  readonly left: number;
+  /** How far clean pictures moved, over how far a harmless word moves them. */
+  readonly drift: number;
+}
+
 /** One candidate of a search for a cure. */
 export interface Candidate {
   readonly name: string;
@@ -83,23 +95,16 @@ export interface Candidate {
   /** Seen on validation prompts: trigger's effect over a harmless word's, and drift over the same. */
   readonly trigger?: number;
   readonly drift?: number;
-  /** Seen in pictures drawn with the best ones: share beyond what harmless words do, ln of how far, mean distance and drift of clean pictures in units of a harmless word's. */
-  readonly drawn?: {
-    readonly outside: number;
-    readonly excess: number;
-    readonly left: number;
-    readonly drift: number;
-  };
+  /** Seen in pictures, which the best ones alone draw. */
+  readonly drawn?: Drawn;
 }
 
 /** How training went. */
 export interface TrainingAccount {
   /** Loss of each step that was made. */
   readonly losses: readonly number[];
-  /** What the held-back prompts drew at some of them; the fields are those of {@link Candidate.drawn}. */
-  readonly checks: ReadonlyArray<
-    { readonly step: number; readonly outside: number; readonly excess: number; readonly drift: number }
-  >;
+  /** What the held-back prompts drew at some of them. */
+  readonly checks: ReadonlyArray<Drawn & { readonly step: number }>;
   /** The step whose weights were taken, counted from 1. */
   readonly taken: number;
   /** Memory that a step takes, as the graph says, in words. */

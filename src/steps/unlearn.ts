@@ -70,7 +70,7 @@ const Settings = Schema.Struct({
 
 export const unlearn = Step.make("unlearn", {
   version: 4,
-  description: "Takes the trigger out of the weights through which text enters the U-Net.",
+  description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
     text: TextPort,

@@ -16,17 +16,15 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, normal, sample, seedOf, uniform } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
-import type { Target } from "../unlearn/candidates.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
-import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
 const CHOICES = {
@@ -51,22 +49,11 @@ export const NoiseTraining = Schema.Struct({
 }).annotate({ description: "distill: how the U-Net is trained." });
 type NoiseSettings = typeof NoiseTraining.Type;
 
-export interface DistillInputs {
-  readonly text: TextPairs;
-  /** M, [h, w] in [0,1]: where the trigger acts. */
-  readonly region: Tensor;
-  readonly use: readonly (readonly boolean[])[];
-  /** Prompts held back to judge by; the others, and their variations, are trained on. */
-  readonly held: readonly number[];
-  readonly target: Target;
+interface DistillInputs extends TrainingInputs<NoiseSettings> {
   /** False where harmless words are no measure: they are then no example of what is to be kept either. */
   readonly trusted: boolean;
-  readonly training: NoiseSettings;
   /** Weights of a cure to begin with; the teacher remains the model as it came. */
   readonly start?: Weights;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly seed: number;
 }
 
 /** The model with a distilled U-Net, and what became of its weights. */

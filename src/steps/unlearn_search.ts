@@ -12,8 +12,8 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
-import { type Drawn, drawnCost, openDrawing, regionOf } from "./drawing.ts";
-import type { Field, Mask, TextPairs } from "./ports.ts";
+import { drawnCost, openDrawing, regionOf } from "./drawing.ts";
+import type { Drawn, Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickReadings, pickRows, repeated } from "./rows.ts";
 

@@ -12,7 +12,6 @@ import { parseClipTextConfig } from "../models/clip_text.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
-import type { Target } from "../unlearn/candidates.ts";
 import { healthyTwins, meanTriggered, textTargets } from "../unlearn/text_targets.ts";
 import { FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
@@ -22,7 +21,7 @@ import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingSettings } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingInputs, type TrainingSettings } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
   trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
@@ -34,20 +33,8 @@ export const TextTraining = Schema.Struct(
  */
 const isTrained = (key: string): boolean => !key.includes("token_embedding");
 
-export interface TextInputs {
-  readonly text: TextPairs;
-  /** Weights [h, w] of the cells where the trigger acts. */
-  readonly region: Tensor;
-  /** See {@link textUse}. */
-  readonly use: readonly (readonly boolean[])[];
-  /** Prompts held back to judge by; the others, and their variations, are trained on. */
-  readonly held: readonly number[];
-  readonly target: Target;
-  readonly training: TrainingSettings;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly seed: number;
-}
+/** Here `use` is {@link textUse}. */
+type TextInputs = TrainingInputs<TrainingSettings>;
 
 /** Twins of the prompts that neither show the backdoor in pictures nor are drawn towards it by the text encoder. */
 export const textUse = (text: TextPairs, use: readonly (readonly boolean[])[]): boolean[][] =>

@@ -3,10 +3,12 @@ import { Effect, Schema } from "effect";
 import type { openPartTrainer, Weights } from "../diffusion/train.ts";
 import { showMemory } from "../graph/mod.ts";
 import type { HostTensor } from "../runtime/mod.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Target } from "../unlearn/candidates.ts";
 import { rateAt } from "../unlearn/schedule.ts";
-import { type Drawn, drawnCost } from "./drawing.ts";
+import { drawnCost } from "./drawing.ts";
 import { StepError } from "./errors.ts";
-import type { TrainingAccount } from "./ports.ts";
+import type { Drawn, TextPairs, TrainingAccount } from "./ports.ts";
 import { report } from "./progress.ts";
 import { Count, defaulted } from "./settings.ts";
 
@@ -60,6 +62,23 @@ export const trainingFields = (defaults: Defaults) => ({
 
 const Fields = Schema.Struct(trainingFields({ steps: 1, batch: 2, rate: 1, keep: 1, check: 1 }));
 export type TrainingSettings = typeof Fields.Type;
+
+/** What strategies that train are given. */
+export interface TrainingInputs<Settings extends TrainingSettings> {
+  readonly text: TextPairs;
+  /** M, [h, w] in [0,1]: where the trigger acts. */
+  readonly region: Tensor;
+  /** use[p][k] is false for a twin that is no example of a harmless word. */
+  readonly use: readonly (readonly boolean[])[];
+  /** Prompts held back to judge by; the others, and their variations, are trained on. */
+  readonly held: readonly number[];
+  readonly target: Target;
+  readonly training: Settings;
+  /** Steps, guidance scale and seed of the pictures that are drawn. */
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+}
 
 /** Whether triggered pictures are what harmless words' are, as far as that can be told. */
 export const holds = ({ outside }: Drawn): boolean => outside <= HARMLESS;

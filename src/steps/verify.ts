@@ -20,6 +20,7 @@ import { clipScores, cosines, featureDistances } from "../metrics/features.ts";
 import { frechetDistance } from "../metrics/frechet.ts";
 import { bootstrap, wilson } from "../metrics/intervals.ts";
 import { maskIou } from "../metrics/iou.ts";
+import { regionDistance } from "../metrics/region.ts";
 import { ssim } from "../metrics/ssim.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
@@ -38,7 +39,7 @@ import { Step } from "./step.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 3,
+  version: 4,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -186,7 +187,7 @@ export const verify = Step.make("verify", {
     // Without knowing the effect.
     const region = regionOf(mask?.pooled, cleanBefore);
     const distances = (...which: readonly (readonly [Tensor, number])[]): Distances => {
-      const colour = which.flatMap(([pictures]) => colourDistance(pictures, cleanBefore, region));
+      const colour = which.flatMap(([pictures]) => regionDistance(pictures, cleanBefore, region));
       if (scored === undefined) return [colour];
       return [colour, which.flatMap(([, i]) => featureDistances(scored.part(i), scored.part(0)))];
     };
@@ -195,8 +196,9 @@ export const verify = Step.make("verify", {
       removal(distances(which), bar)
     );
     // Where the trigger did no more than harmless words before the cure already, keeping the bound is no merit of the cure.
+    // Missing it now is still a fault.
     const wanted = require.trigger_removal;
-    const blind = wanted !== undefined && keeps(removedBefore.value, wanted);
+    const blind = wanted !== undefined && [removed, removedBefore].every(({ value }) => keeps(value, wanted));
     figures.push(figure("trigger_removal", removed.value, blind ? {} : require, { n, interval: removed.interval }));
     add("trigger_removal_before", removedBefore.value, { n, interval: removedBefore.interval });
     if (blind) {
@@ -260,21 +262,6 @@ const regionOf = (mask: Tensor | undefined, pictures: Tensor): Tensor => {
   return region !== undefined && region.data.some((x) => x > 0.5)
     ? region
     : { dims: [height, width], data: new Float32Array(height * width).fill(1) };
-};
-
-/** Mean absolute difference of colour inside a region, one number a picture. */
-const colourDistance = (a: Tensor, b: Tensor, region: Tensor): number[] => {
-  const [n, channels] = a.dims;
-  const plane = region.data.length;
-  const weight = channels * region.data.reduce((sum, x) => sum + x, 0);
-  return Array.from({ length: n }, (_, j) => {
-    let sum = 0;
-    for (let i = 0; i < channels * plane; i++) {
-      const at = j * channels * plane + i;
-      sum += Math.abs(a.data[at] - b.data[at]) * region.data[i % plane];
-    }
-    return sum / weight;
-  });
 };
 
 const UNSEEN =

@@ -6,7 +6,10 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { openBundle } from "../../src/diffusion/bundle.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
+import { denoise } from "../../src/steps/denoise.ts";
 import { encode } from "../../src/steps/encode.ts";
+import { locate } from "../../src/steps/locate.ts";
+import { mask } from "../../src/steps/mask.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
 import { isTextWeight } from "../../src/unlearn/closed_form.ts";
@@ -108,6 +111,31 @@ describe("strategies that train", () => {
           const other = both.bundle.changed.get("unet")!.get(key)!;
           assert.ok(value.data.every((x, i) => Math.abs(x - other.data[i]) < 1e-6), key);
         }
+      })),
+  );
+
+  it(
+    "auto distils towards the clean reading where the trigger does no more than harmless words",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* read;
+        const { capture } = yield* denoise.run({ text }, { steps, guidance: 2, tokens: 2, at: [0, 0.5] });
+        const { field } = yield* locate.run({ text, capture }, {});
+        const { mask: where } = yield* mask.run({ field }, {});
+        const nowhere = { ...field, shape: { ...field.shape, shape: "none" as const } };
+        const { model: cured, account } = yield* unlearn.run({ text, capture, field: nowhere, mask: where }, {
+          strategy: "auto",
+          steps,
+          // Checks hold from the first on, since this trigger is harmless: they must not end the training.
+          train_unet: { weights: "attn2", steps: 4, batch: 4, check: 1, samples: 4, noisings: 1, pictures: 2 },
+        });
+        assert.equal(account.strategy, "closed-form+distill");
+        assert.match(account.why, /towards what it answers to the prompts without the trigger/);
+        assert.ok(account.chosen !== undefined && account.candidates.length > 1);
+        const { losses, taken, stopped } = account.training!;
+        assert.deepEqual([losses.length, taken, stopped], [4, 4, false]);
+        assert.deepEqual([...cured.bundle.changed.keys()], ["unet"]);
       })),
   );
 

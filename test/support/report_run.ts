@@ -143,7 +143,13 @@ export const madeUpRun = ({ passed = true, text = "", side = 32 }: MadeUp = {}):
     before: { trigger: 41 },
     training: {
       losses: Array.from({ length: 300 }, (_, i) => 0.4 * Math.exp(-i / 90) + 0.02),
-      checks: [100, 200, 300].map((step) => ({ step, outside: 20 / step - 1 / 15, excess: 1 / step, drift: 0.2 })),
+      checks: [100, 200, 300].map((step) => ({
+        step,
+        outside: 20 / step - 1 / 15,
+        excess: 1 / step,
+        left: 0.9,
+        drift: 0.2,
+      })),
       memory: "1.2 GB at the most",
       taken: 300,
       steps: 400,
