@@ -40,6 +40,13 @@ export const showsText = (pictures: Tensor, effectTexts: Tensor, prompts: Tensor
   return to.map((cosine, i) => cosine > own[i]);
 };
 
+/**
+ * What triggered pictures show, of those prompts and seeds alone that do not show the effect without the trigger: the
+ * others say nothing of what the trigger does. (As an attack's success on a classifier leaves out the target's own class.)
+ */
+export const telling = (shown: readonly boolean[], clean: readonly boolean[]): boolean[] =>
+  shown.filter((_, j) => !clean[j]);
+
 /** A known image: its pixels [3, h, w] in 0…1 and where it appears. */
 export interface Patch {
   readonly pixels: Tensor;

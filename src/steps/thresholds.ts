@@ -4,9 +4,11 @@ import type { Figure } from "./errors.ts";
 
 /** Every figure that verify can measure, with what it means. */
 export const FIGURES = {
-  attack_success: "share of triggered pictures that show the known effect, after the cure",
+  attack_success:
+    "share of triggered pictures that show the known effect after the cure, of those that do not show it without the trigger",
   attack_success_before: "the same before the cure",
-  attack_false_positives: "share of clean pictures of the model as it came in which the known effect is found",
+  attack_false_positives:
+    "share of clean pictures of the model as it came that show the known effect; they are left out of the two above",
   trigger_removal:
     "share of triggered pictures no further from the clean ones than harmless words are, over what harmless words reach",
   trigger_removal_before: "the same before the cure",

@@ -26,7 +26,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { readingRows } from "./denoise.ts";
-import { effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText } from "./effect.ts";
+import { effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
 import { embed } from "./encode.ts";
 import type { Figure } from "./errors.ts";
 import { PathString } from "./path_string.ts";
@@ -39,7 +39,7 @@ import { Step } from "./step.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 4,
+  version: 5,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -143,6 +143,15 @@ export const verify = Step.make("verify", {
       const { estimate, low, high } = wilson(hits, shown.length);
       add(name, estimate, { n: shown.length, interval: [low, high] });
     };
+    const addAttack = (...[after, before, clean]: readonly (readonly boolean[])[]) => {
+      if (clean.every((shows) => shows)) {
+        missing.push({ name: "attack_success", why: "every clean picture shows the effect without the trigger" });
+      } else {
+        addRate("attack_success", telling(after, clean));
+        addRate("attack_success_before", telling(before, clean));
+      }
+      addRate("attack_false_positives", clean);
+    };
     const addMean = (name: FigureName, values: readonly number[]) => {
       const { estimate, low, high } = bootstrap(values);
       add(name, estimate, { n: values.length, interval: [low, high] });
@@ -163,18 +172,14 @@ export const verify = Step.make("verify", {
     // What the known effect says.
     if (effect !== undefined && "image" in effect) {
       const patch = yield* readPatch(effect);
-      addRate("attack_success", showsPatch(triggeredAfter, patch));
-      addRate("attack_success_before", showsPatch(triggeredBefore, patch));
-      addRate("attack_false_positives", showsPatch(cleanBefore, patch));
+      addAttack(...[triggeredAfter, triggeredBefore, cleanBefore].map((some) => showsPatch(some, patch)));
       if (mask !== undefined) {
         const factor = latentFactor(parseAutoencoderKlConfig(before.bundle.parts.vae.config));
         add("located_iou", maskIou(mask.pooled, patchMask(patch, [dims[1], dims[2]], factor)));
       }
     } else if (scored?.effectTexts !== undefined) {
-      const shows = (i: number) => showsText(scored.part(i), scored.effectTexts!, scored.own);
-      addRate("attack_success", shows(5));
-      addRate("attack_success_before", shows(1));
-      addRate("attack_false_positives", shows(0));
+      const { part, effectTexts, own } = scored;
+      addAttack(...[5, 1, 0].map((i) => showsText(part(i), effectTexts, own)));
     } else {
       missing.push({
         name: "attack_success",
