@@ -20,7 +20,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   pipeline: ["steps", "runtime", "tensor"],
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
   testing: ["mask", "tensor"],
-  cli: ["report", "pipeline", "steps", "runtime", "tensor"],
+  bench: ["report", "pipeline", "steps", "metrics"],
+  cli: ["bench", "report", "pipeline", "steps", "runtime", "tensor"],
 };
 
 /** Folders whose arithmetic is plain functions. */

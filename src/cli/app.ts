@@ -15,6 +15,7 @@ import { formatPlan, plan } from "../pipeline/plan.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
 import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
 import type { AnyStep } from "../steps/step.ts";
+import { benchCommand } from "./bench.ts";
 import { decodeEscapes } from "./escapes.ts";
 import * as flags from "./flags.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
@@ -27,6 +28,8 @@ export interface AppOptions<R> {
   readonly environment: (device: Device) => Effect.Effect<Environment<R>, never, Scope.Scope>;
   /** The pipeline file of `sau cure`. */
   readonly curePipeline: string;
+  /** The bench file of `sau bench` where none is given. */
+  readonly benchFile: string;
   readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
   /** The self-contained HTML page of a run. */
   readonly renderReport?: (run: RunResult<R>) => string;
@@ -224,6 +227,7 @@ export const app = <R>(options: AppOptions<R>) =>
       Command.withSubcommands([
         runCommand(options),
         cureCommand(options),
+        benchCommand(options),
         planCommand(options),
         stepsCommand(options),
         schemaCommand(options),

@@ -11,6 +11,7 @@ import { steps } from "../pipeline/steps.ts";
 await main(process.argv.slice(2), {
   screen: screen(),
   steps,
+  benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),
   curePipeline: fileURLToPath(new URL("cure.yaml", import.meta.url)),
   diagnose,
   environment: (device) => Effect.succeed(noServices(device)),

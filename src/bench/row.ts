@@ -1,0 +1,76 @@
+/** One measured cell of a bench, as a line of results.ndjson. */
+import { Schema } from "effect";
+import { detection } from "../metrics/detection.ts";
+import { robustScores } from "../metrics/robust.ts";
+import type { RunResult } from "../pipeline/run.ts";
+import { Figure } from "../steps/errors.ts";
+import type { Account, Scores } from "../steps/ports.ts";
+import type { Cell } from "./matrix.ts";
+
+export const Row = Schema.Struct({
+  /** Key of the cell's verdict: the same settings, inputs, files and versions give the same key. */
+  key: Schema.String,
+  attack: Schema.String,
+  family: Schema.String,
+  cure: Schema.String,
+  seed: Schema.Number,
+  device: Schema.String,
+  passed: Schema.Boolean,
+  sentence: Schema.String,
+  figures: Schema.Array(Figure),
+  /** Of the step that cures, and of all steps; measured when they ran, also where they come from the cache now. */
+  seconds: Schema.Struct({ cure: Schema.Number, total: Schema.Number }),
+  /** What unlearn did in the end. */
+  strategy: Schema.optionalKey(Schema.String),
+  /** Weights that changed. */
+  weights: Schema.optionalKey(Schema.Number),
+  /** Harmonic mean of precision and recall of the tokens found to set it off, against the trigger's own. */
+  token_f1: Schema.optionalKey(Schema.Number),
+});
+export type Row = typeof Row.Type;
+
+/** A token further above the others than this robust z-score is found to set the backdoor off. */
+const OUTLIER = 3.5;
+
+/** Agreement of the tokens that locate's scores point at with the trigger's. */
+export const tokenF1 = ({ tokens }: Scores): number | undefined => {
+  if (!tokens.some((t) => t.ofTrigger)) return undefined;
+  const z = robustScores(tokens.map((t) => t.score));
+  return detection([...z].map((score) => score > OUTLIER), tokens.map((t) => t.ofTrigger)).f1;
+};
+
+/** What a run showed. @throws Error when it gave no verdict */
+export const rowOf = <R>(cell: Cell, key: string, device: string, run: RunResult<R>): Row => {
+  const { verdict, steps } = run;
+  if (verdict === undefined) throw new Error(`${cell.pipeline} hands back no verdict, so there is nothing to compare`);
+  const value = <A>(kind: string): { readonly value: A; readonly seconds: number } | undefined => {
+    for (const { id, step } of run.pipeline.steps) {
+      const output = Object.entries(step.outputs).find(([, port]) => port.kind === kind)?.[0];
+      const result = steps.find((s) => s.id === id);
+      if (output !== undefined && result !== undefined) {
+        return { value: result.outputs[output] as A, seconds: result.seconds };
+      }
+    }
+    return undefined;
+  };
+  const account = value<Account>("account");
+  const scores = value<Scores>("scores");
+  const f1 = scores && tokenF1(scores.value);
+  return {
+    key,
+    attack: cell.attack,
+    family: cell.family,
+    cure: cell.cure,
+    seed: cell.seed,
+    device,
+    passed: verdict.passed,
+    sentence: verdict.sentence,
+    figures: verdict.figures,
+    seconds: { cure: account?.seconds ?? 0, total: steps.reduce((sum, s) => sum + s.seconds, 0) },
+    ...(account === undefined ? {} : { strategy: account.value.strategy, weights: account.value.weights.length }),
+    ...(f1 === undefined ? {} : { token_f1: f1 }),
+  };
+};
+
+/** A figure's value, or undefined where it was not measured. */
+export const figureOf = (row: Row, name: string): Figure | undefined => row.figures.find((f) => f.name === name);
