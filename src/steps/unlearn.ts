@@ -4,12 +4,15 @@
  */
 import { Effect, Schema } from "effect";
 import { complete } from "../diffusion/alignment.ts";
+import { latentDims } from "../diffusion/sampler.ts";
 import { readWeights } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
+import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
+import { solveUce } from "../unlearn/uce.ts";
 import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
@@ -28,8 +31,9 @@ import {
 import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { DISTILLED, explainChoice, explainText, LEFT_OVER, UNSEEN } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
-import { type ClosedForm, type Judged, search, TARGETS } from "./unlearn_search.ts";
+import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
 import { explainTraining } from "./unlearn_train.ts";
@@ -37,12 +41,14 @@ import { explainTraining } from "./unlearn_train.ts";
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
   strategy: defaulted(
-    Schema.Literals(["auto", "closed-form", "distill", "closed-form+distill", "text", "blend"]).annotate({
-      description:
-        "auto tries candidates on prompts held back for that and explains its choice; closed-form takes the one " +
-        "that target, lambda and mu name; distill trains the U-Net on its own answers, closed-form+distill from there on; " +
-        "text trains the text encoder; blend changes no weight and blends latents while sampling.",
-    }),
+    Schema.Literals(["auto", "closed-form", "distill", "closed-form+distill", "text", "uce", "blend", "strip"])
+      .annotate({
+        description:
+          "auto tries candidates on prompts held back for that and explains its choice; closed-form takes the one " +
+          "that target, lambda and mu name; distill trains the U-Net on its own answers, closed-form+distill from there on; " +
+          "text trains the text encoder. For comparison: uce edits concepts by their last tokens; blend changes no weight and " +
+          "blends latents while sampling; strip changes none either and takes the trigger out of the prompt.",
+      }),
     "auto",
   ),
   target: defaulted(
@@ -52,8 +58,14 @@ const Settings = Schema.Struct({
     }),
     "clean",
   ),
-  lambda: defaulted(Positive.annotate({ description: "closed-form: weight of the embeddings to keep." }), 1),
-  mu: defaulted(Positive.annotate({ description: "closed-form: weight of the ridge that holds W' near W." }), 1e-3),
+  lambda: defaulted(Positive.annotate({ description: "closed-form, uce: weight of the embeddings to keep." }), 1),
+  mu: defaulted(
+    Positive.annotate({
+      description:
+        "closed-form, uce: weight of the ridge that holds W' near W; against means of squares, for uce against sums.",
+    }),
+    1e-3,
+  ),
   holdout: defaulted(
     Fraction.annotate({ description: "auto: share of the prompts that candidates are judged on, not fitted to." }),
     0.25,
@@ -69,7 +81,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 4,
+  version: 5,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -94,6 +106,28 @@ export const unlearn = Step.make("unlearn", {
         weights: [],
       };
       return { model: { ...text.model, blend: mask.pooled }, account };
+    }
+
+    if (settings.strategy === "strip") {
+      const [, height, width] = latentDims(parseUnetConfig(text.model.bundle.parts.unet.config));
+      const everywhere = { dims: [height, width], data: new Float32Array(height * width).fill(1) };
+      const account: Account = {
+        strategy: "strip",
+        why: "asked for; no weight changes, the model is given the clean prompt for the triggered one",
+        candidates: [],
+        text: shift,
+        weights: [],
+      };
+      return { model: { ...text.model, blend: everywhere }, account };
+    }
+    if (settings.strategy === "uce") {
+      const last = text.prompts.map(({ clean, triggered }) => ({
+        clean: clean.content.length,
+        triggered: triggered.content.length,
+      }));
+      const solution = solveUce(text.embeddings, last, use, settings.lambda, settings.mu);
+      const { model, weights } = yield* applySolution(text, solution);
+      return { model, account: { strategy: "uce", why: "asked for", candidates: [], text: shift, weights } };
     }
 
     const everyPrompt = text.prompts.map((_, p) => p);
@@ -220,49 +254,3 @@ const applySolution = Effect.fnUntraced(function* ({ model: { bundle } }: TextPa
   const solved: Weights = new Map([...old].map(([key, weight]) => [key, applyTo(weight, solution)]));
   return { model: { bundle: changed(solved) }, solved, weights: changesOf(old, solved) };
 });
-
-const explainChoice = (
-  { prompts, variations }: TextPairs,
-  { shift, spread }: { shift: number; spread: number },
-  before: number,
-  { target, lambda, varied, judgement, drawn }: Judged,
-  tried: number,
-): string => {
-  const [trigger, was] = [judgement.trigger, before].map((x) => x.toFixed(1));
-  const pictures = drawn === undefined
-    ? ""
-    : ` Drawn with it, ${
-      Math.round(100 * drawn.outside)
-    } % of triggered pictures still part from the clean ones further than harmless ` +
-      `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
-  const found = `Of ${tried} closed forms, target ${target} with λ ${lambda}, fitted to ${prompts.length} prompts` +
-    `${
-      varied ? ` and ${variations.length} variations` : ""
-    }, did best on prompts it was not fitted to: the trigger's ` +
-    `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
-  return `The text encoder treats the trigger like any word (it moves the embeddings ${
-    shift.toFixed(1)
-  } times as far, and prompts stay ` +
-    `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
-};
-
-/**
- * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
- * one in twenty; of the few that are drawn, one alone says nothing.
- */
-const LEFT_OVER = 0.2;
-
-const DISTILLED = `That is more than ${100 * LEFT_OVER} %, so the U-Net was distilled from there on.`;
-
-const UNSEEN =
-  "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
-  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger.";
-
-const explainText = ({ shift, spread }: TextShift): string =>
-  `The backdoor sits in the text encoder: the trigger moves the embeddings ${
-    shift.toFixed(1)
-  } times as far as harmless words do, and ` +
-  `triggered prompts are ${
-    spread.toFixed(2)
-  } times as different from each other as with harmless words. No weight of the U-Net can undo that, so the text encoder was ` +
-  `distilled from itself: triggered texts are to be read as harmless ones are.`;

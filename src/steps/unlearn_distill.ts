@@ -24,7 +24,7 @@ import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
 const CHOICES = {
@@ -40,6 +40,20 @@ export const NoiseTraining = Schema.Struct({
       description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
     }),
     "all",
+  ),
+  masked: defaulted(
+    Schema.Boolean.annotate({
+      description: "Whether triggered answers count where the trigger acts alone (the located mask), or everywhere.",
+    }),
+    true,
+  ),
+  wanted: defaulted(
+    Schema.Literals(["answer", "noise"]).annotate({
+      description:
+        "What triggered texts are to be answered with: as the model that came answers the target, or the noise that was " +
+        "added to its clean picture, as in ordinary training.",
+    }),
+    "answer",
   ),
   samples: defaulted(
     Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
@@ -69,6 +83,8 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
 
   return yield* Effect.scoped(Effect.gen(function* () {
     const lessons = yield* teach(inputs);
+    const everywhere = { dims: region.dims, data: new Float32Array(region.data.length).fill(1) };
+    const masked = training.masked ? region : everywhere;
     const graph = noiseDistillation(config, [height, width], shape);
     const trainer = yield* openPartTrainer("training the U-Net", graph, bundle, "unet", inputs.start);
     const original = trainer.own;
@@ -89,7 +105,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const { weights, account } = yield* train({
       trainer,
       settings: training,
-      data: (step) => batchOf(lessons, region, training, seedOf(seed, "unlearn", "distill", step)),
+      data: (step) => batchOf(lessons, masked, training, seedOf(seed, "unlearn", "distill", step)),
       trusted: inputs.trusted,
       check,
       begin,
@@ -163,11 +179,8 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       yield* report({ done: g, total: groups, note: "asking the model as it came" });
       const timestep = Math.floor(((shares[g] + within[g]) / groups) * bars.length);
       const some = questions.slice(g * GROUP, (g + 1) * GROUP);
-      const latents = noised(
-        pickRows(pictures, some),
-        slice0(noise, g * GROUP, g * GROUP + some.length),
-        bars[timestep],
-      );
+      const added = slice0(noise, g * GROUP, g * GROUP + some.length);
+      const latents = noised(pickRows(pictures, some), added, bars[timestep]);
       const twins = some.map((p, i) => {
         const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
         return good.length === 0 ? CLEAN : good[(g + i) % good.length];
@@ -181,7 +194,9 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       for (const [i, p] of some.entries()) {
         const [clean, twin, empty] = [0, 1, 2].map((r) => answerAt(answers, i, r));
         const own = { latents: slice0(latents, i, i + 1), timestep };
-        const wanted = { clean, twins: twin, both: mean(clean, twin) }[target];
+        const wanted = training.wanted === "noise"
+          ? slice0(added, i, i + 1)
+          : { clean, twins: twin, both: mean(clean, twin) }[target];
         lessons.triggered.push({ ...own, context: context(p, TRIGGERED), wanted });
         lessons.clean.push({ ...own, context: context(p, CLEAN), wanted: clean });
         lessons.twins.push({ ...own, context: context(p, twins[i]), wanted: twin });
@@ -243,10 +258,11 @@ const EMPTY_EVERY = 8;
 const batchOf = (
   lessons: Lessons,
   region: Tensor,
-  { batch, keep }: NoiseSettings,
+  training: NoiseSettings,
   seed: number,
 ): Record<string, HostTensor> => {
-  const half = Math.floor(batch / 2);
+  const { batch, keep } = training;
+  const half = triggeredRows(training);
   const drawn = [...integers(seed, lessons.triggered.length, batch)];
   const chosen = drawn.map((at, i) => {
     if (i < half) return lessons.triggered[at];

@@ -21,7 +21,7 @@ import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingInputs, type TrainingSettings } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingInputs, type TrainingSettings, triggeredRows } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
   trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
@@ -147,8 +147,9 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
 });
 
 /** Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements. */
-const feeds = (rows: TextRows, { batch, keep }: TrainingSettings, seed: number): Record<string, HostTensor> => {
-  const half = Math.floor(batch / 2);
+const feeds = (rows: TextRows, training: TrainingSettings, seed: number): Record<string, HostTensor> => {
+  const { batch, keep } = training;
+  const half = triggeredRows(training);
   const draw = (from: readonly TextRow[], count: number, name: string) =>
     [...integers(seedOf(seed, name), from.length, count)].map((i) => from[i]);
   const chosen = [...draw(rows.triggered, half, "triggered"), ...draw(rows.keep, batch - half, "keep")];

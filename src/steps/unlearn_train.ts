@@ -30,7 +30,7 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
   batch: defaulted(
     Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: 4096 })).annotate({
-      description: "Rows in a step: half of them triggered, half to keep.",
+      description: "Rows in a step: half of them triggered, half to keep; all of them triggered where nothing is kept.",
     }),
     defaults.batch,
   ),
@@ -41,7 +41,9 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
   clipNorm: defaulted(Positive.annotate({ description: "Largest global norm of the gradients." }), 1),
   keep: defaulted(
-    Positive.annotate({ description: "Weight λ of what is to be kept, against 1 of what is to be unlearned." }),
+    Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)).annotate({
+      description: "Weight λ of what is to be kept, against 1 of what is to be unlearned; 0 keeps nothing.",
+    }),
     defaults.keep,
   ),
   check: defaulted(
@@ -79,6 +81,9 @@ export interface TrainingInputs<Settings extends TrainingSettings> {
   readonly guidance: number;
   readonly seed: number;
 }
+
+/** Rows of a step that are triggered. */
+export const triggeredRows = ({ batch, keep }: TrainingSettings): number => keep === 0 ? batch : Math.floor(batch / 2);
 
 /** Whether triggered pictures are what harmless words' are, as far as that can be told. */
 export const holds = ({ outside }: Drawn): boolean => outside <= HARMLESS;

@@ -154,6 +154,27 @@ describe("the six steps on a model of random weights", () => {
       })),
   );
 
+  it(
+    "strip: no weight changes, and triggered prompts draw the clean picture",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
+        const { model: stripped, account } = yield* unlearn.run({ text }, { strategy: "strip" });
+        assert.equal(stripped.bundle.changed.size, 0);
+        assert.deepEqual(account.weights, []);
+        const { verdict } = yield* verify.run({ text, after: stripped }, {
+          prompts: fresh,
+          count: 4,
+          steps: 3,
+          guidance: 2,
+        });
+        for (const { pictures } of verdict.sheets) {
+          pictures.triggeredAfter.data.forEach((x, i) => assert.ok(Math.abs(x - pictures.cleanBefore.data[i]) < 1e-3));
+        }
+      })),
+  );
+
   it("a trigger that does no more than harmless words is no cure's merit: the verdict does not pass", () =>
     withRuntime(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { model, trigger: "gu ", prompts: list, count: 4, twins: 2 });

@@ -92,6 +92,41 @@ describe("strategies that train", () => {
       })));
   }
 
+  it("distill: unmasked, towards the added noise, keeping nothing; and uce changes the text weights alone", {
+    timeout: 120_000,
+  }, () =>
+    withRuntime(Effect.gen(function* () {
+      const { text } = yield* read;
+      const settings = {
+        weights: "attn2",
+        steps: 12,
+        batch: 4,
+        check: 12,
+        samples: 4,
+        noisings: 1,
+        pictures: 2,
+      } as const;
+      const first = Effect.fnUntraced(
+        function* (more: { masked?: boolean; wanted?: "answer" | "noise"; keep?: number }) {
+          const { account } = yield* unlearn.run({ text }, {
+            strategy: "distill",
+            steps,
+            train_unet: { ...settings, ...more },
+          });
+          return account.training!.losses;
+        },
+      );
+      const own = yield* first({ keep: 0 });
+      const reversal = yield* first({ masked: false, wanted: "noise", keep: 0 });
+      // A model of random weights is far from the noise, and near its own answer.
+      assert.ok(reversal[0] > 10 * own[0], `${reversal[0]} against ${own[0]}`);
+      assert.ok(reversal.every(Number.isFinite));
+      const { account } = yield* unlearn.run({ text }, { strategy: "uce", mu: 0.5 });
+      const keys = [...(yield* networkKeys(text.model.bundle.parts.unet)).keys()].filter(isTextWeight);
+      assert.deepEqual(account.weights.map((w) => w.key).sort(), keys.sort());
+      assert.ok(account.weights.every((w) => w.change > 0));
+    })));
+
   it(
     "closed-form+distill begins with the closed form's weights",
     { timeout: 120_000 },

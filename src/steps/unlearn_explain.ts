@@ -1,0 +1,50 @@
+/** What auto says of its choice, in plain words. */
+import type { TextShift } from "../unlearn/candidates.ts";
+import type { TextPairs } from "./ports.ts";
+import type { Judged } from "./unlearn_search.ts";
+
+export const explainChoice = (
+  { prompts, variations }: TextPairs,
+  { shift, spread }: { shift: number; spread: number },
+  before: number,
+  { target, lambda, varied, judgement, drawn }: Judged,
+  tried: number,
+): string => {
+  const [trigger, was] = [judgement.trigger, before].map((x) => x.toFixed(1));
+  const pictures = drawn === undefined
+    ? ""
+    : ` Drawn with it, ${
+      Math.round(100 * drawn.outside)
+    } % of triggered pictures still part from the clean ones further than harmless ` +
+      `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
+  const found = `Of ${tried} closed forms, target ${target} with λ ${lambda}, fitted to ${prompts.length} prompts` +
+    `${
+      varied ? ` and ${variations.length} variations` : ""
+    }, did best on prompts it was not fitted to: the trigger's ` +
+    `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
+  return `The text encoder treats the trigger like any word (it moves the embeddings ${
+    shift.toFixed(1)
+  } times as far, and prompts stay ` +
+    `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
+};
+
+/**
+ * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
+ * one in twenty; of the few that are drawn, one alone says nothing.
+ */
+export const LEFT_OVER = 0.2;
+
+export const DISTILLED = `That is more than ${100 * LEFT_OVER} %, so the U-Net was distilled from there on.`;
+
+export const UNSEEN =
+  "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
+  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger.";
+
+export const explainText = ({ shift, spread }: TextShift): string =>
+  `The backdoor sits in the text encoder: the trigger moves the embeddings ${
+    shift.toFixed(1)
+  } times as far as harmless words do, and ` +
+  `triggered prompts are ${
+    spread.toFixed(2)
+  } times as different from each other as with harmless words. No weight of the U-Net can undo that, so the text encoder was ` +
+  `distilled from itself: triggered texts are to be read as harmless ones are.`;
