@@ -6,20 +6,18 @@
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
-import { openEvaluator } from "../diffusion/evaluator.ts";
-import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { alphaBars } from "../diffusion/scheduler.ts";
+import { latentDims } from "../diffusion/sampler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { weightInput } from "../graph/mod.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
-import { integers, normal, sample, seedOf, uniform } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
+import { integers, sample, seedOf } from "../tensor/random.ts";
+import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
-import { report } from "./progress.ts";
+import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
@@ -117,17 +115,6 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
 const feedsOf = (weights: Weights): Record<string, Tensor> =>
   Object.fromEntries([...weights].map(([key, value]) => [weightInput("unet", key), value]));
 
-/** One question to the U-Net and the answer that is wanted. */
-interface Lesson {
-  /** [1, C, h, w] */
-  readonly latents: Tensor;
-  readonly timestep: number;
-  /** [1, L, D] */
-  readonly context: Tensor;
-  /** [1, C, h, w] */
-  readonly wanted: Tensor;
-}
-
 interface Lessons {
   readonly triggered: readonly Lesson[];
   readonly clean: readonly Lesson[];
@@ -135,13 +122,11 @@ interface Lessons {
   readonly empty: readonly Lesson[];
 }
 
-/** Pictures that are noised to one timestep together. */
-const GROUP = 8;
-
-/** Draws pictures with the model as it came, noises them, and asks it for its answers: once, before the training. */
+/** Draws pictures with the model as it came, noises them, and asks it for its answers. */
 const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
-  const { text, target, training, seed, steps, guidance } = inputs;
+  const { text, target, training, steps, guidance } = inputs;
   const { bundle } = text.model;
+  const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", what);
   const { embeddings, usable } = yield* readTexts(inputs);
   const n = embeddings.dims[0];
   const context = (p: number, r: number): Tensor => {
@@ -149,62 +134,30 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const at = (p * readings + r) * length * width;
     return { dims: [1, length, width], data: embeddings.data.subarray(at, at + length * width) };
   };
-
-  const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
-  const pictures = yield* Effect.scoped(Effect.gen(function* () {
-    const run = yield* openSampler(bundle, { pictures: n });
-    const { latents } = yield* run(
-      { context: concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN))), uncond: text.empty },
-      normal(seedOf(seed, "unlearn", "distill", "pictures"), [n, ...dims]),
-      { steps, guidance, onStep: (done, total) => report({ done, total, note: "drawing pictures to train on" }) },
-    );
-    return latents;
-  }));
-
-  const lessons = { triggered: [] as Lesson[], clean: [] as Lesson[], twins: [] as Lesson[], empty: [] as Lesson[] };
-  const bars = alphaBars(bundle.scheduler);
-  const questions = Array.from({ length: n * training.noisings }, (_, i) => i % n);
-  const groups = Math.ceil(questions.length / GROUP);
-  // Stratified: each group's timestep is drawn from its own share of all, and the shares are dealt out at random.
-  const shares = sample(
-    seedOf(seed, "unlearn", "distill", "order"),
-    Array.from({ length: groups }, (_, g) => g),
-    groups,
-  );
-  const within = uniform(seedOf(seed, "unlearn", "distill", "timesteps"), [groups]).data;
-  const noise = normal(seedOf(seed, "unlearn", "distill", "noise"), [questions.length, ...dims]);
-  yield* Effect.scoped(Effect.gen(function* () {
-    const evaluate = yield* openEvaluator(bundle, 3, { prompts: GROUP });
-    for (let g = 0; g < groups; g++) {
-      yield* report({ done: g, total: groups, note: "asking the model as it came" });
-      const timestep = Math.floor(((shares[g] + within[g]) / groups) * bars.length);
-      const some = questions.slice(g * GROUP, (g + 1) * GROUP);
-      const added = slice0(noise, g * GROUP, g * GROUP + some.length);
-      const latents = noised(pickRows(pictures, some), added, bars[timestep]);
-      const twins = some.map((p, i) => {
-        const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
-        return good.length === 0 ? CLEAN : good[(g + i) % good.length];
-      });
-      const contexts = some.flatMap((p, i) => [context(p, CLEAN), context(p, twins[i]), text.empty]);
-      const { noise: answers } = yield* evaluate(
-        latents,
-        { dims: [some.length, 3, ...contexts[0].dims.slice(1)], data: concat0(contexts).data },
-        timestep,
-      );
-      for (const [i, p] of some.entries()) {
-        const [clean, twin, empty] = [0, 1, 2].map((r) => answerAt(answers, i, r));
-        const own = { latents: slice0(latents, i, i + 1), timestep };
-        const wanted = training.wanted === "noise"
-          ? slice0(added, i, i + 1)
-          : { clean, twins: twin, both: mean(clean, twin) }[target];
-        lessons.triggered.push({ ...own, context: context(p, TRIGGERED), wanted });
-        lessons.clean.push({ ...own, context: context(p, CLEAN), wanted: clean });
-        lessons.twins.push({ ...own, context: context(p, twins[i]), wanted: twin });
-        lessons.empty.push({ ...own, context: text.empty, wanted: empty });
-      }
-    }
-  }));
-  return lessons satisfies Lessons;
+  const clean = concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
+  const pictures = yield* drawLatents(bundle, clean, text.empty, { steps, guidance, seed: seed("pictures") });
+  const twin = (p: number, round: number) => {
+    const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
+    return good.length === 0 ? CLEAN : good[round % good.length];
+  };
+  const asked = yield* ask(bundle, pictures, {
+    noisings: training.noisings,
+    contexts: (p, round) => [context(p, CLEAN), context(p, twin(p, round)), text.empty],
+    seed,
+  });
+  const lesson = (row: Asked, context: Tensor, wanted: Tensor): Lesson => {
+    const { latents, timestep } = row;
+    return { latents, timestep, context, wanted };
+  };
+  const wanted = ({ answers: [clean, twin], noise }: Asked): Tensor =>
+    training.wanted === "noise" ? noise : { clean, twins: twin, both: mean(clean, twin) }[target];
+  const kept = (reading: number) => asked.map((row) => lesson(row, row.contexts[reading], row.answers[reading]));
+  return {
+    triggered: asked.map((row) => lesson(row, context(row.picture, TRIGGERED), wanted(row))),
+    clean: kept(0),
+    twins: kept(1),
+    empty: kept(2),
+  } satisfies Lessons;
 });
 
 /** The prompts that are not held back, and as many variations as are still wanted: embeddings [n, R, L, D], two twins each. */
@@ -237,18 +190,6 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, train
   return { embeddings: concat0([cut, varied]), usable };
 });
 
-/** √ᾱ x₀ + √(1 − ᾱ) noise */
-const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
-  const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
-  return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
-};
-
-/** Answer [1, C, h, w] to reading r of row i, of answers [n, R, C, h, w]. */
-const answerAt = ({ dims: [, readings, ...rest], data }: Tensor, i: number, r: number): Tensor => {
-  const size = rest.reduce((a, b) => a * b, 1);
-  return { dims: [1, ...rest], data: data.slice((i * readings + r) * size, (i * readings + r + 1) * size) };
-};
-
 const mean = (a: Tensor, b: Tensor): Tensor => ({ dims: a.dims, data: a.data.map((x, i) => (x + b.data[i]) / 2) });
 
 /** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
@@ -270,16 +211,6 @@ const batchOf = (
     if ((kept + 1) % EMPTY_EVERY === 0) return lessons.empty[at];
     return (kept % 2 === 0 ? lessons.clean : lessons.twins)[at];
   });
-  const [, channels, height, width] = chosen[0].latents.dims;
-  const cells = height * width;
-  const inside = region.data.reduce((a, b) => a + b, 0);
-  const weight = new Float32Array(batch * cells).fill(keep / ((batch - half) * channels * cells));
-  for (let i = 0; i < half * cells; i++) weight[i] = region.data[i % cells] / (half * channels * inside);
-  return {
-    latents: concat0(chosen.map((l) => l.latents)),
-    timestep: { dims: [batch], data: Float32Array.from(chosen, (l) => l.timestep) },
-    context: concat0(chosen.map((l) => l.context)),
-    wanted: concat0(chosen.map((l) => l.wanted)),
-    weight: { dims: [batch, 1, height, width], data: weight },
-  };
+  const weights = chosen.map((_, i) => i < half ? 1 / half : keep / (batch - half));
+  return lessonFeeds(chosen, weights, { mask: region, masked: half });
 };
