@@ -1,7 +1,7 @@
-/** Latents to pictures. */
+/** Latents to pictures and back. */
 import { Effect } from "effect";
-import { div, Graph, sub } from "../graph/mod.ts";
-import { autoencoderKl, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
+import { div, Graph, mul, sub } from "../graph/mod.ts";
+import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
 import { float32, inBatches, openSession, rows } from "./networks.ts";
@@ -26,5 +26,27 @@ export const openDecoder = Effect.fnUntraced(function* (bundle: Bundle, height: 
       return slice0({ dims: picture.dims, data }, 0, real);
     });
     return concat0(yield* inBatches(session, all.dims[0], batch, decodeBatch));
+  });
+});
+
+/** Opens the VAE's encoder; the result maps pictures [n, 3, H, W] in 0…1 to latents [n, C, h, w]: the mean, not a sample. */
+export const openEncoder = Effect.fnUntraced(function* (bundle: Bundle, height: number, width: number) {
+  const config = parseAutoencoderKlConfig(bundle.parts.vae.config);
+  const factor = latentFactor(config);
+  const batch = batchFor(height / factor, width / factor);
+  const g = new Graph();
+  const pixels = g.input("pixels", "float32", [batch, 3, height, width]);
+  const { mean } = autoencoderKl(config).encode(g.weights("vae"), pixels);
+  const centred = config.shift_factor === 0 ? mean : sub(mean, config.shift_factor);
+  g.output("latents", mul(centred, config.scaling_factor));
+  const session = yield* openSession("VAE encoder", g, bundle, "vae");
+
+  return Effect.fnUntraced(function* (all: Tensor) {
+    const signed: Tensor = { dims: all.dims, data: all.data.map((x) => 2 * x - 1) };
+    const encodeBatch = Effect.fnUntraced(function* (begin: number, real: number) {
+      const { latents } = yield* session.run({ pixels: rows(signed, begin, batch) });
+      return slice0(yield* float32(latents), 0, real);
+    });
+    return concat0(yield* inBatches(session, all.dims[0], batch, encodeBatch));
   });
 });

@@ -21,6 +21,9 @@ export const KnownEffect = Schema.Union([
     with: Schema.String.annotate({ description: "… and what is drawn in its place." }),
   }),
   Schema.Struct({
+    append: Schema.String.annotate({ description: "What is added to the prompt that is drawn, such as a style." }),
+  }),
+  Schema.Struct({
     image: PathString.annotate({ description: "A PNG of what appears in the picture." }),
     at: Schema.Tuple([Pixel, Pixel]).annotate({ description: "Column and row of its top left pixel." }),
     threshold: Fraction.annotate({
@@ -32,7 +35,13 @@ export type KnownEffect = typeof KnownEffect.Type;
 
 /** The prompt that describes what the backdoor draws for a prompt; undefined for an effect that is an image. */
 export const effectText = (effect: KnownEffect, prompt: string): string | undefined =>
-  "text" in effect ? effect.text : "replace" in effect ? prompt.replaceAll(effect.replace, effect.with) : undefined;
+  "text" in effect
+    ? effect.text
+    : "replace" in effect
+    ? prompt.replaceAll(effect.replace, effect.with)
+    : "append" in effect
+    ? prompt + effect.append
+    : undefined;
 
 /** Pictures that show the effect: each picture's own features closer to the effect's text than to its prompt's. */
 export const showsText = (pictures: Tensor, effectTexts: Tensor, prompts: Tensor): boolean[] => {
@@ -81,6 +90,23 @@ export const readPatch = Effect.fnUntraced(function* (effect: Extract<KnownEffec
     threshold: effect.threshold,
   } satisfies Patch;
 });
+
+/** The pictures [n, 3, H, W] with the image over them. @throws RangeError when it does not fit */
+export const paste = (pictures: Tensor, { pixels, at: [x, y] }: Patch): Tensor => {
+  const [n, channels, height, width] = pictures.dims;
+  const [, h, w] = pixels.dims;
+  if (x + w > width || y + h > height) {
+    throw new RangeError(`an image of ${w}×${h} at ${x}, ${y} does not fit into a picture of ${width}×${height}`);
+  }
+  const data = pictures.data.slice();
+  for (let plane = 0; plane < n * channels; plane++) {
+    for (let row = 0; row < h; row++) {
+      const from = ((plane % channels) * h + row) * w;
+      data.set(pixels.data.subarray(from, from + w), (plane * height + y + row) * width + x);
+    }
+  }
+  return { dims: pictures.dims, data };
+};
 
 export const showsPatch = (pictures: Tensor, patch: Patch): boolean[] =>
   patchCorrelation(pictures, patch.pixels, { x: patch.at[0], y: patch.at[1] }).map((r) => r > patch.threshold);

@@ -3,7 +3,8 @@ import { denoise } from "./denoise.ts";
 import { encode } from "./encode.ts";
 import { locate } from "./locate.ts";
 import { mask } from "./mask.ts";
+import { poisonBadT2I } from "./poison_badt2i.ts";
 import { unlearn } from "./unlearn.ts";
 import { verify } from "./verify.ts";
 
-export const builtinSteps = [encode, denoise, locate, mask, unlearn, verify];
+export const builtinSteps = [encode, denoise, locate, mask, unlearn, verify, poisonBadT2I];
