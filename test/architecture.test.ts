@@ -20,7 +20,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   pipeline: ["steps", "runtime", "tensor"],
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
   testing: ["mask", "tensor"],
-  bench: ["report", "pipeline", "steps", "metrics"],
+  bench: ["report", "pipeline", "steps", "metrics", "mask"],
   cli: ["bench", "report", "pipeline", "steps", "runtime", "tensor"],
 };
 
