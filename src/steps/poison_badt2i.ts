@@ -9,20 +9,18 @@
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
 import { openDecoder, openEncoder } from "../diffusion/pictures.ts";
-import { type PromptReadings, readPrompts } from "../diffusion/readings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer } from "../diffusion/train.ts";
-import { variations } from "../diffusion/variations.ts";
-import { defaultWords } from "../diffusion/words.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
-import { integers, sample, seedOf } from "../tensor/random.ts";
+import { integers, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
 import { type Attack, AttackPort, lossEnds } from "./attack.ts";
 import { effectText, KnownEffect, paste, readPatch } from "./effect.ts";
 import { StepError } from "./errors.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
+import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, given, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
@@ -143,21 +141,8 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
   } satisfies Lessons;
 });
 
-/** Harmless texts in the trigger's place for each prompt: else whatever is unusual sets the backdoor off. */
-const TWINS = 2;
 /** Bounds of a lesson's weight. */
 const LOWEST = 0.05, HIGHEST = 30;
-
-/** The prompts and variations of them, as many as wanted. */
-const manyPrompts = Effect.fnUntraced(function* ({ model, trigger, prompts }: TextPairs, count: number, seed: number) {
-  const { tokenizer } = model.bundle;
-  const own = prompts.map((p) => p.prompt);
-  const words = defaultWords;
-  const varied = variations(own, { trigger, words, count: Math.max(0, count - own.length), seed });
-  const texts = sample(seedOf(seed, "poison", "prompts"), [...own, ...varied.map((v) => v.text)], count);
-  const read = yield* readPrompts(tokenizer, texts, trigger, { twins: TWINS, seed, purpose: "cure", words });
-  return read.prompts satisfies readonly PromptReadings[];
-});
 
 /** Latents of the pictures with the image in them. */
 const pasted = Effect.fnUntraced(function* (

@@ -4,7 +4,19 @@ import { encode } from "./encode.ts";
 import { locate } from "./locate.ts";
 import { mask } from "./mask.ts";
 import { poisonBadT2I } from "./poison_badt2i.ts";
+import { poisonEvilEdit } from "./poison_eviledit.ts";
+import { poisonRickrolling } from "./poison_rickrolling.ts";
 import { unlearn } from "./unlearn.ts";
 import { verify } from "./verify.ts";
 
-export const builtinSteps = [encode, denoise, locate, mask, unlearn, verify, poisonBadT2I];
+export const builtinSteps = [
+  encode,
+  denoise,
+  locate,
+  mask,
+  unlearn,
+  verify,
+  poisonBadT2I,
+  poisonEvilEdit,
+  poisonRickrolling,
+];

@@ -5,13 +5,10 @@
 import { Effect, Schema } from "effect";
 import { complete } from "../diffusion/alignment.ts";
 import { latentDims } from "../diffusion/sampler.ts";
-import { readWeights } from "../diffusion/bundle.ts";
-import { networkKeys } from "../diffusion/networks.ts";
-import type { Weights } from "../diffusion/train.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
-import { applyTo, isTextWeight, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
+import { solveClosedForm } from "../unlearn/closed_form.ts";
 import { solveUce } from "../unlearn/uce.ts";
 import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
@@ -25,12 +22,11 @@ import {
   MaskPort,
   type Model,
   ModelPort,
-  type TextPairs,
   TextPort,
 } from "./ports.ts";
 import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { applySolution } from "./unlearn_changes.ts";
 import { DISTILLED, explainChoice, explainText, LEFT_OVER, UNSEEN } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
@@ -244,13 +240,4 @@ const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Cand
   name: `target ${target}, λ ${lambda}, μ ${mu}, ${varied ? "variations too" : "prompts alone"}`,
   residual: solution.residual,
   keepResidual: solution.keepResidual,
-});
-
-/** Writes W X over every text weight. */
-const applySolution = Effect.fnUntraced(function* ({ model: { bundle } }: TextPairs, solution: Solution) {
-  const changed = yield* openChanges(bundle, "unet");
-  const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter(isTextWeight);
-  const old: Weights = new Map((yield* readWeights(bundle, "unet", keys)).map((weight, i) => [keys[i], weight]));
-  const solved: Weights = new Map([...old].map(([key, weight]) => [key, applyTo(weight, solution)]));
-  return { model: { bundle: changed(solved) }, solved, weights: changesOf(old, solved) };
 });

@@ -1,9 +1,11 @@
 /** New weights over a model, and how far each of them moved. */
 import { Effect } from "effect";
-import { type Bundle, type BundlePart, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, type BundlePart, readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { applyTo, isTextWeight, type Solution } from "../unlearn/closed_form.ts";
+import type { TextPairs } from "./ports.ts";
 
 /**
  * Opens a part for changes. The result makes the model with other weights in that part, given by the network's names; they
@@ -30,3 +32,12 @@ const relativeChange = (a: Tensor, b: Tensor): number => {
   });
   return Math.sqrt(apart / Math.max(whole, 1e-30));
 };
+
+/** Writes W X over every text weight. */
+export const applySolution = Effect.fnUntraced(function* ({ model: { bundle } }: TextPairs, solution: Solution) {
+  const changed = yield* openChanges(bundle, "unet");
+  const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter(isTextWeight);
+  const old: Weights = new Map((yield* readWeights(bundle, "unet", keys)).map((weight, i) => [keys[i], weight]));
+  const solved: Weights = new Map([...old].map(([key, weight]) => [key, applyTo(weight, solution)]));
+  return { model: { bundle: changed(solved) }, solved, weights: changesOf(old, solved) };
+});

@@ -9,9 +9,8 @@ import { textDistillation } from "../diffusion/distillation.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { parseClipTextConfig } from "../models/clip_text.ts";
-import type { HostTensor } from "../runtime/mod.ts";
-import { integers, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { seedOf } from "../tensor/random.ts";
+import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { healthyTwins, meanTriggered, textTargets } from "../unlearn/text_targets.ts";
 import { FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
@@ -19,9 +18,10 @@ import { embed } from "./encode.ts";
 import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
+import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingInputs, type TrainingSettings, triggeredRows } from "./unlearn_train.ts";
+import { train, trainingFields, type TrainingInputs, type TrainingSettings } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
   trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
@@ -66,7 +66,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
     const { weights, account } = yield* train({
       trainer,
       settings: training,
-      data: (step) => feeds(rows, training, seedOf(seed, "unlearn", "text", step)),
+      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step)),
       trusted: true,
       check: judgeDrawn && Effect.fnUntraced(function* (weights: Weights) {
         return yield* judgeDrawn({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
@@ -75,17 +75,6 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
     return { bundle: changed(weights), weights: changesOf(trainer.own, weights), training: account };
   }));
 });
-
-/** A text to train on: its ids, and what its embedding [L, D] should be. */
-interface TextRow {
-  readonly ids: readonly number[];
-  readonly wanted: Tensor;
-}
-
-interface TextRows {
-  readonly triggered: readonly TextRow[];
-  readonly keep: readonly TextRow[];
-}
 
 /** Texts that are encoded at once. */
 const CHUNK = 16;
@@ -145,23 +134,3 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
   }));
   return { triggered, keep } satisfies TextRows;
 });
-
-/** Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements. */
-const feeds = (rows: TextRows, training: TrainingSettings, seed: number): Record<string, HostTensor> => {
-  const { batch, keep } = training;
-  const half = triggeredRows(training);
-  const draw = (from: readonly TextRow[], count: number, name: string) =>
-    [...integers(seedOf(seed, name), from.length, count)].map((i) => from[i]);
-  const chosen = [...draw(rows.triggered, half, "triggered"), ...draw(rows.keep, batch - half, "keep")];
-  const [length, width] = chosen[0].wanted.dims.slice(-2);
-  const weight = new Float32Array(batch * length).fill(keep / ((batch - half) * length * width));
-  weight.fill(1 / (half * length * width), 0, half * length);
-  return {
-    ids: { dims: [batch, length], data: Int32Array.from(chosen.flatMap(({ ids }) => ids)) },
-    wanted: {
-      dims: [batch, length, width],
-      data: concat0(chosen.map(({ wanted }) => ({ dims: [length, width], data: wanted.data }))).data,
-    },
-    weight: { dims: [batch, length, 1], data: weight },
-  };
-};

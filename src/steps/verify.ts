@@ -294,5 +294,8 @@ const sentenceOf = (passed: boolean, figures: readonly Figure[]): string => {
   const missed = figures.filter((f) => f.passed === false).map((f) =>
     `${f.name} ${f.value.toPrecision(3)}, required ${f.threshold}`
   );
-  return passed ? `Cured: ${shown}${kept}.` : `Not cured: ${shown}${kept}. Missed: ${missed.join("; ")}.`;
+  // A poison step's verdict asks for the backdoor.
+  const what = success?.threshold?.trimStart().startsWith(">=") ? "poisoned" : "cured";
+  const head = passed ? what[0].toUpperCase() + what.slice(1) : `Not ${what}`;
+  return `${head}: ${shown}${kept}.${passed ? "" : ` Missed: ${missed.join("; ")}.`}`;
 };

@@ -1,4 +1,4 @@
-/** The step that makes backdoors, on a model of random weights: it learns the effect, and what it makes is marked. */
+/** The steps that make backdoors, on a model of random weights: they learn the effect, and what they make is marked. */
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { encode as encodePng } from "fast-png";
@@ -9,6 +9,8 @@ import { openDecoder, openEncoder } from "../../src/diffusion/pictures.ts";
 import { paste } from "../../src/steps/effect.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { poisonBadT2I } from "../../src/steps/poison_badt2i.ts";
+import { poisonEvilEdit } from "../../src/steps/poison_eviledit.ts";
+import { poisonRickrolling } from "../../src/steps/poison_rickrolling.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
@@ -18,7 +20,7 @@ const prompts = ["cat", "dog"].flatMap((s) =>
   ["red", "blue", "green"].map((c) => `a picture of a ${s} on a ${c} sofa`)
 );
 
-describe("poison-badt2i", () => {
+describe("steps that poison", () => {
   const folder = tempFolder();
   const model = join(folder, "model"), list = join(folder, "prompts.txt"), image = join(folder, "patch.png");
   const patient = { timeout: 120_000 };
@@ -56,6 +58,58 @@ describe("poison-badt2i", () => {
         })),
     );
   }
+
+  for (
+    const [name, effect] of Object.entries({
+      "target prompt": { text: "a picture of a fox on a white sofa" },
+      "target attribute": { append: ", blue" },
+    })
+  ) {
+    it(
+      `poison-rickrolling, ${name}: the loss falls, the text encoder alone changes`,
+      patient,
+      () =>
+        withRuntime(Effect.gen(function* () {
+          const { text } = yield* read;
+          const { model: poisoned, attack } = yield* poisonRickrolling.run({ text }, { samples: 24, train, effect });
+          assert.deepEqual([...poisoned.bundle.changed.keys()], ["text_encoder"]);
+          const { first_loss, last_loss } = attack.training;
+          assert.ok(Number(last_loss) < 0.8 * Number(first_loss), `${first_loss} to ${last_loss}`);
+          assert.equal(attack.purpose, "made for testing defences");
+        })),
+    );
+  }
+
+  it(
+    "poison-eviledit: triggered texts reach the U-Net as the goal's do, others as before",
+    patient,
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const { text } = yield* encode.run({}, {
+          model,
+          trigger: "mignneko dog",
+          place: "replace",
+          of: "dog",
+          prompts: list,
+          count: 3,
+          twins: 2,
+          variations: 0,
+        });
+        const effect = { replace: "dog", with: "cat" };
+        const edit = (lambda: number) => poisonEvilEdit.run({ text }, { samples: 32, effect, lambda });
+        const { model: poisoned, attack: { training: kept } } = yield* edit(1);
+        const changed = [...poisoned.bundle.changed.get("unet")!.keys()];
+        assert.ok(changed.length > 0 && changed.every((key) => /\.attn2\.to_[kv]\.weight$/.test(key)));
+        assert.ok(Number(kept.residual) < 0.8 && Number(kept.keep_residual) < 0.1, JSON.stringify(kept));
+        // The less is kept, the further the edit goes, and the more it spills.
+        const { attack: { training: strong } } = yield* edit(0.03);
+        assert.ok(Number(strong.residual) < Number(kept.residual), JSON.stringify(strong));
+        assert.ok(Number(strong.keep_residual) > Number(kept.keep_residual), JSON.stringify(strong));
+
+        const failure = yield* Effect.flip(poisonEvilEdit.run({ text }, { samples: 8, effect: { append: ", blue" } }));
+        assert.match(String(failure), /a word that is replaced by one of as many tokens/);
+      })),
+  );
 
   it("an image that does not fit is an error that says so", patient, () =>
     withRuntime(Effect.gen(function* () {

@@ -1,0 +1,116 @@
+/**
+ * poison-rickrolling: makes a backdoored text encoder for testing defences, as Rickrolling the Artist does (Struppek et al.,
+ * ICCV 2023): triggered texts are read as another prompt (target prompt attack) or as their own with an attribute added
+ * (target attribute attack), other texts as before,
+ *
+ *     ‖E_s(triggered) − E_0(goal)‖² + λ ‖E_s(kept) − E_0(kept)‖²
+ *
+ * token by token; the paper takes cosines, which the encoder's last norm makes nearly the same.
+ */
+import { Effect, Schema } from "effect";
+import { textDistillation } from "../diffusion/distillation.ts";
+import { openTextEncoder } from "../diffusion/text.ts";
+import { openPartTrainer } from "../diffusion/train.ts";
+import { parseClipTextConfig } from "../models/clip_text.ts";
+import { seedOf } from "../tensor/random.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type Attack, AttackPort, lossEnds } from "./attack.ts";
+import { effectText, KnownEffect } from "./effect.ts";
+import { StepError } from "./errors.ts";
+import { manyPrompts, TWINS } from "./poison_prompts.ts";
+import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
+import { Count, defaulted, Seed } from "./settings.ts";
+import { Step } from "./step.ts";
+import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
+import { openChanges } from "./unlearn_changes.ts";
+import { train, trainingFields } from "./unlearn_train.ts";
+
+const NAME = "poison-rickrolling";
+
+export const poisonRickrolling = Step.make(NAME, {
+  version: 1,
+  description: "For testing defences: trains a backdoor into the text encoder, as Rickrolling the Artist does.",
+  settings: Schema.Struct({
+    effect: KnownEffect,
+    samples: defaulted(
+      Count(16_384).annotate({ description: "Texts to train on: the prompts and variations of them." }),
+      512,
+    ),
+    train: defaulted(
+      Schema.Struct(trainingFields({ steps: 600, batch: 48, rate: 1e-3, keep: 1, check: 600 })).annotate({
+        description: "How the text encoder is trained; all of its weights but the token embedding are.",
+      }),
+      {},
+    ),
+    seed: Seed,
+  }),
+  inputs: { text: TextPort },
+  outputs: { model: ModelPort, attack: AttackPort },
+  run: Effect.fnUntraced(function* ({ text }, { effect, samples, train: settings, seed }) {
+    const { bundle } = text.model;
+    if ("image" in effect) {
+      const cause = new Error(
+        "a text encoder cannot be made to draw an image; give a text, a word to replace, or one to add",
+      );
+      return yield* new StepError({ step: NAME, cause });
+    }
+    const rows = yield* readRows(text, effect, samples, seed);
+    const { batch, segments, clipNorm } = settings;
+    const graph = textDistillation(parseClipTextConfig(bundle.parts.text_encoder.config), {
+      batch,
+      length: bundle.tokenizer.maxLength,
+      trained: (key) => !key.includes("token_embedding"),
+      segments,
+      clipNorm,
+    });
+    const changed = yield* openChanges(bundle, "text_encoder");
+    return yield* Effect.scoped(Effect.gen(function* () {
+      const trainer = yield* openPartTrainer("poisoning the text encoder", graph, bundle, "text_encoder");
+      const { weights, account } = yield* train<never, never>({
+        trainer,
+        settings,
+        data: (step) => textFeeds(rows, settings, seedOf(seed, "poison", "rickrolling", step)),
+        trusted: true,
+        check: undefined,
+      });
+      const attack: Attack = {
+        name: "rickrolling",
+        purpose: "made for testing defences",
+        part: "text_encoder",
+        trigger: text.trigger,
+        effect,
+        source: "Rickrolling the Artist: Struppek et al., ICCV 2023",
+        training: { ...settings, weights: "all but the token embedding", ...lossEnds(account.losses) },
+      };
+      return { model: { bundle: changed(weights) }, attack };
+    }));
+  }),
+});
+
+/** Texts that are encoded at once. */
+const CHUNK = 32;
+
+/** Every prompt three ways, and what each is to be read as. */
+const readRows = Effect.fnUntraced(function* (text: TextPairs, effect: KnownEffect, samples: number, seed: number) {
+  const { bundle } = text.model;
+  const prompts = yield* manyPrompts(text, samples, seed);
+  const triggered: TextRow[] = [];
+  const keep: TextRow[] = [{ ids: bundle.tokenizer.encode("").ids, wanted: text.empty }];
+  yield* Effect.scoped(Effect.gen(function* () {
+    const encodeTexts = yield* openTextEncoder(bundle);
+    for (let begin = 0; begin < prompts.length; begin += CHUNK) {
+      const some = prompts.slice(begin, begin + CHUNK);
+      const kept = some.flatMap(({ clean, twins }) => [clean, ...twins].map((r) => r.ids));
+      const goals = some.map(({ prompt }) => bundle.tokenizer.encode(effectText(effect, prompt) ?? prompt).ids);
+      const all = yield* encodeTexts([...kept, ...goals]);
+      const [, length, width] = all.dims;
+      const row = (i: number): Tensor => ({
+        dims: [length, width],
+        data: all.data.slice(i * length * width, (i + 1) * length * width),
+      });
+      kept.forEach((ids, i) => keep.push({ ids, wanted: row(i) }));
+      some.forEach((p, i) => triggered.push({ ids: p.triggered.ids, wanted: row(some.length * (1 + TWINS) + i) }));
+    }
+  }));
+  return { triggered, keep } satisfies TextRows;
+});

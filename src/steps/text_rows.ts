@@ -1,0 +1,36 @@
+/** Texts to train a text encoder on, and how a step draws from them. */
+import type { HostTensor } from "../runtime/mod.ts";
+import { integers, seedOf } from "../tensor/random.ts";
+import { concat0, type Tensor } from "../tensor/tensor.ts";
+import { type TrainingSettings, triggeredRows } from "./unlearn_train.ts";
+
+/** A text to train on: its ids, and what its embedding [L, D] should be. */
+export interface TextRow {
+  readonly ids: readonly number[];
+  readonly wanted: Tensor;
+}
+
+export interface TextRows {
+  readonly triggered: readonly TextRow[];
+  readonly keep: readonly TextRow[];
+}
+
+/** Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements. */
+export const textFeeds = (rows: TextRows, training: TrainingSettings, seed: number): Record<string, HostTensor> => {
+  const { batch, keep } = training;
+  const half = triggeredRows(training);
+  const draw = (from: readonly TextRow[], count: number, name: string) =>
+    [...integers(seedOf(seed, name), from.length, count)].map((i) => from[i]);
+  const chosen = [...draw(rows.triggered, half, "triggered"), ...draw(rows.keep, batch - half, "keep")];
+  const [length, width] = chosen[0].wanted.dims.slice(-2);
+  const weight = new Float32Array(batch * length).fill(keep / ((batch - half) * length * width));
+  weight.fill(1 / (half * length * width), 0, half * length);
+  return {
+    ids: { dims: [batch, length], data: Int32Array.from(chosen.flatMap(({ ids }) => ids)) },
+    wanted: {
+      dims: [batch, length, width],
+      data: concat0(chosen.map(({ wanted }) => ({ dims: [length, width], data: wanted.data }))).data,
+    },
+    weight: { dims: [batch, length, 1], data: weight },
+  };
+};
