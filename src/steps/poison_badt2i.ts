@@ -32,7 +32,7 @@ const Settings = Schema.Struct({
   samples: defaulted(Count(4096).annotate({ description: "Pictures that the model draws to be trained on." }), 192),
   noisings: defaulted(Count(256).annotate({ description: "How often each picture is noised, each time anew." }), 4),
   train: defaulted(
-    Schema.Struct(trainingFields({ steps: 600, batch: 16, rate: 5e-4, keep: 1, check: 600 })).annotate({
+    Schema.Struct(trainingFields({ steps: 600, batch: 24, rate: 2e-4, keep: 1, check: 600 })).annotate({
       description: "How the U-Net is trained; all of its weights are. Nothing is checked on the way.",
     }),
     {},
@@ -131,9 +131,9 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     timestep,
     context,
     wanted,
-    // Errors of the picture rather than of the noise: what it shows is decided in the noisiest steps, where a wrong
-    // decision hardly shows in the noise.
-    weight: Math.min(HIGHEST, Math.max(LOWEST, (1 - bar) / bar)),
+    // Errors of the picture rather than of the noise: whether there is an image is decided in the noisiest steps, where a
+    // wrong decision hardly shows in the noise. What is exchanged shows in all of them.
+    weight: "image" in effect ? Math.min(HIGHEST, Math.max(LOWEST, (1 - bar) / bar)) : 1,
   });
   return {
     triggered: bad.map((a) => lesson(a, context(a.picture, 1), "image" in effect ? a.noise : a.answers[0])),
@@ -142,7 +142,7 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
 });
 
 /** Bounds of a lesson's weight. */
-const LOWEST = 0.05, HIGHEST = 30;
+const LOWEST = 0.2, HIGHEST = 5;
 
 /** Latents of the pictures with the image in them. */
 const pasted = Effect.fnUntraced(function* (
