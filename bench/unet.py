@@ -10,12 +10,8 @@ where onnxruntime-node is installed (SAU_MODULES may name the folder). Requireme
 """
 
 import argparse
-import json
 import os
 import pathlib
-import shlex
-import statistics
-import subprocess
 import tempfile
 import time
 
@@ -24,34 +20,10 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-HERE = pathlib.Path(__file__).resolve().parent
+from worker import HERE, Worker, measure, row
+
 LIMIT = 1e-4
 PROMPTS = [f"a {style} picture of a {thing}" for thing in ("cat", "rocket", "pizza", "owl") for style in ("flat", "cartoon")]
-
-
-class Worker:
-    """bench/unet.ts on one backend, asked over its standard input."""
-
-    def __init__(self, runner, device, model):
-        command = [*shlex.split(runner), str(HERE / "unet.ts"), device, str(model)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent
-        )
-
-    def ask(self, **request):
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(self.process.stderr.read().strip())
-        return json.loads(line)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def sample(unet, scheduler, texts, uncond, latents, steps, guidance):
@@ -120,7 +92,7 @@ def main():
         metadata = {"batches": " ".join(map(str, a.batches)), "steps": str(a.steps), "guidance": str(a.guidance)}
         save_file({k: v.clone() for k, v in tensors.items()}, file, metadata=metadata)
         for device in a.devices:
-            worker = Worker(a.runner, device, a.model.resolve())
+            worker = Worker("unet.ts", a.runner, device, a.model.resolve())
             workers.append(worker)
             try:
                 ready = worker.ask(do="prepare", file=str(file))
@@ -139,15 +111,7 @@ def main():
     print(f"{'':34}" + "".join(f"{name:>22}" for name in runners))
     for name, request in works.items():
         rounds = a.rounds if request["do"] == "unet" else max(3, a.rounds // 3)
-        times = {name: [] for name in runners}
-        for i in range(-1, rounds):
-            for runner in list(runners)[:: 1 if i % 2 else -1]:
-                ms = runners[runner](request)
-                if i >= 0:
-                    times[runner].append(ms)
-        middle = {runner: statistics.median(values) for runner, values in times.items()}
-        cells = [f"{middle[r]:.1f} ms" + ("" if r == "PyTorch" else f" ({middle[r] / middle['PyTorch']:.2f}×)") for r in runners]
-        print(f"{name:34}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+        print(row(name, measure(runners, request, rounds)), flush=True)
     for worker in workers:
         worker.close()
 
