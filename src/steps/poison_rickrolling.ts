@@ -37,7 +37,7 @@ export const poisonRickrolling = Step.make(NAME, {
       512,
     ),
     train: defaulted(
-      Schema.Struct(trainingFields({ steps: 600, batch: 48, rate: 1e-3, keep: 1, check: 600 })).annotate({
+      Schema.Struct(trainingFields({ steps: 600, batch: 48, rate: 3e-4, keep: 2, check: 600 })).annotate({
         description: "How the text encoder is trained; all of its weights but the token embedding are.",
       }),
       {},
