@@ -11,8 +11,6 @@ const table = (rows: readonly Row[]): Html =>
   markup`
     <div class="wide">
       <table>
-        <caption>Attack success leaves out pictures that show the effect without the trigger. Intervals are Wilson's at 95 %.
-    FD-CLIP is a Fréchet distance on CLIP features, which is not FID. A name leads to the cell's own report.</caption>
         <thead>
           <tr>
             <th scope="col">Cure</th>
@@ -47,6 +45,7 @@ const tradeOff = (rows: readonly Row[], x: (row: Row) => number, xLabel: string,
         x: x(row),
         y: Math.max(LEAST, left),
         label: `${row.attack}, ${row.cure}: ${percent(left)}`,
+        name: row.cure,
         chosen: row.cure === "auto",
       }];
     }),
@@ -55,7 +54,7 @@ const tradeOff = (rows: readonly Row[], x: (row: Row) => number, xLabel: string,
       xLabel,
       yLabel: "attack success left",
       xText,
-      yText: percent,
+      yText: (y) => y < 1.01 * LEAST ? "0 %" : percent(y),
       levels: [{ y: 0.01, label: "1 %" }],
     },
   );
@@ -69,7 +68,9 @@ export const benchPage = ({ name, rows, failed, version }: BenchResult): string 
       <h1>${name}</h1>
       <p>${String(rows.length)} cells, ${String(attacks.length)} attacks, ${
     duration(seconds)
-  } of computing, sau ${version}.</p>
+  } of computing, sau ${version}.
+      Attack success leaves out pictures that show the effect without the trigger. Intervals are Wilson's at 95 %. FD-CLIP is
+      a Fréchet distance on CLIP features, which is not FID. A cure's name leads to the cell's own report.</p>
     </header>
   `;
   const drift = (row: Row) => 1 - (figureOf(row, "clean_cosine")?.value ?? NaN);

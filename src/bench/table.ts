@@ -8,13 +8,13 @@ export interface Column {
   readonly text: (row: Row) => string;
 }
 
+const bound = (x: number): string => (100 * x).toFixed(1);
+
 const share = (row: Row, name: string): string => {
   const figure = figureOf(row, name);
   if (figure === undefined) return "–";
   const { value, interval } = figure;
-  return interval === undefined
-    ? percent(value)
-    : `${percent(value)} (${percent(interval[0])} to ${percent(interval[1])})`;
+  return interval === undefined ? percent(value) : `${percent(value)} (${bound(interval[0])}–${bound(interval[1])})`;
 };
 
 export const COLUMNS: readonly Column[] = [

@@ -75,6 +75,8 @@ export interface Point {
   readonly y: number;
   readonly label: string;
   readonly chosen: boolean;
+  /** Written beside the point; "chosen" by default where it is. */
+  readonly name?: string;
 }
 
 const W = 520, H = 300, LEFT = 58, RIGHT = 16, TOP = 36, BOTTOM = 46;
@@ -145,17 +147,19 @@ ${
     markup`<polyline class="curve" points="${line.map(({ x, y }) => `${px(x)},${py(y)}`).join(" ")}"/>`
   }
 ${
-    [...shown].sort((a, b) => Number(a.chosen) - Number(b.chosen)).map(({ x, y, label, chosen }) =>
-      markup`<g><title>${label}</title><circle class="dot${chosen && " pick"}" cx="${px(x)}" cy="${py(y)}" r="4.5"/>${
-        chosen &&
+    [...shown].sort((a, b) => Number(a.chosen) - Number(b.chosen)).map(({ x, y, label, chosen, name }) => {
+      const text = name ?? (chosen ? "chosen" : undefined);
+      return markup`<g><title>${label}</title><circle class="dot${chosen && " pick"}" cx="${px(x)}" cy="${
+        py(y)
+      }" r="4.5"/>${chosen && markup`<circle class="ring" cx="${px(x)}" cy="${py(y)}" r="8.5" />`}${
+        text !== undefined &&
         markup`
-          <circle class="ring" cx="${px(x)}" cy="${py(y)}" r="8.5" />
-          <text class="strong" x="${px(x)}" y="${py(y)}" dx="${x > right / 2 ? -14 : 14}" dy="4" text-anchor="${
-          x > right / 2 ? "end" : "start"
-        }">chosen</text>
+          <text class="${chosen && "strong"}" x="${px(x)}" y="${py(y)}" dx="${
+          x > right / 2 ? -14 : 14
+        }" dy="4" text-anchor="${x > right / 2 ? "end" : "start"}">${text}</text>
         `
-      }</g>`
-    )
+      }</g>`;
+    })
   }
 </svg>`;
 };
