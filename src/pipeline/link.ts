@@ -8,6 +8,7 @@ import { PathBase } from "../steps/path_string.ts";
 import type { AnyStep, SettingsSchema } from "../steps/step.ts";
 import { sortSteps } from "./order.ts";
 import { isSet, type Override, parseOverride, placeSet, setAt, type SetValue } from "./overrides.ts";
+import { isCode, loadOwnStep, parseCode } from "./own_step.ts";
 import { NAME, parseTemplate, type Reference, showReference } from "./reference.ts";
 import { type Path, showPath } from "./source.ts";
 import { type Complaint, problemsOf, showValue, type Spec } from "./spec.ts";
@@ -48,6 +49,8 @@ export interface LinkOptions<R> {
   /** Mistakes found before, to be reported with those found here. */
   readonly earlier: ReadonlyArray<Problem>;
   readonly problem: (path: Path, which: "key" | "value", text: Complaint) => Problem;
+  /** Run the code that `use: ./steps/my-step.ts#myStep` names. Off unless the user says so. */
+  readonly allowCode?: boolean;
 }
 
 const isProblem = (x: Override | Problem): x is Problem => "message" in x;
@@ -94,21 +97,23 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
 
     const known = new Map(options.steps.map((step) => [step.name, step]));
     const used = new Map<string, AnyStep<R>>();
+    const ownStep = (use: string): Effect.Effect<AnyStep<R> | Complaint> => {
+      const reference = parseCode(use);
+      if ("message" in reference) return Effect.succeed(reference);
+      if (options.allowCode === true) return loadOwnStep<R>(reference, options.folder);
+      return Effect.succeed({
+        message: `"${use}" is a step in a file of your own, and this run may not execute its code`,
+        expected: listNames(known.keys()),
+        hint: "a pipeline file must not run code unasked; if you have read that file and trust it, add --allow-code",
+      });
+    };
     for (const [id, { use }] of Object.entries(spec.steps)) {
-      const step = known.get(use);
-      if (step !== undefined) used.set(id, step);
-      else if (/[#/\\]|\.[jt]s$/.test(use)) {
-        complain(["steps", id, "use"], "value", {
-          message: `"${use}" is a step in a file of your own, and this version of sau runs none`,
-          expected: listNames(known.keys()),
-          hint: "a pipeline file must not run code unasked; call the step from a script instead (step.run)",
-        });
-      } else {
-        complain(["steps", id, "use"], "value", {
-          message: `there is no step "${use}"`,
-          ...suggestion(use, known.keys()),
-        });
-      }
+      const path = ["steps", id, "use"];
+      const step = isCode(use) ? yield* ownStep(use) : known.get(use);
+      if (step === undefined) {
+        complain(path, "value", { message: `there is no step "${use}"`, ...suggestion(use, known.keys()) });
+      } else if ("message" in step) complain(path, "value", step);
+      else used.set(id, step);
     }
 
     for (const [name, value] of Object.entries(spec.params)) {

@@ -29,6 +29,8 @@ export interface LoadOptions<R> {
   readonly steps: ReadonlyArray<AnyStep<R>>;
   /** Arguments of `--set`. */
   readonly overrides?: ReadonlyArray<string>;
+  /** Load and run steps that the pipeline names by path (`use: ./steps/my-step.ts#myStep`). Off unless told. */
+  readonly allowCode?: boolean;
 }
 
 /** Parses, decodes and links text. `folder` is where relative paths in it start. */
