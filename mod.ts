@@ -15,6 +15,9 @@
  *     console.log(field.shape.shape);
  */
 
+// The very effect that runs the steps, so that a step outside this project needs one import.
+export { Effect, Schema } from "effect";
+
 // The six steps, and what a step is.
 export { encode } from "./src/steps/encode.ts";
 export { denoise } from "./src/steps/denoise.ts";
@@ -26,18 +29,20 @@ export { builtinSteps } from "./src/steps/registry.ts";
 export { type AnyStep, Step, type StepDefinition } from "./src/steps/step.ts";
 export { type OptionalPort, Port, type Stored } from "./src/steps/port.ts";
 export * from "./src/steps/ports.ts";
-export type { Capture } from "./src/steps/capture.ts";
+export { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./src/steps/capture.ts";
 export { Progress, type ProgressListener, type ProgressReport, report } from "./src/steps/progress.ts";
 export { PathString } from "./src/steps/path_string.ts";
+export { defaulted, Fraction, Seed } from "./src/steps/settings.ts";
 export { explain, type Figure, OutputError, SpecError, StepError, VerifyFailed } from "./src/steps/errors.ts";
 
 // Pipelines.
-export { loadFile, loadText } from "./src/pipeline/load.ts";
+export { loadFile, loadSpec, loadText } from "./src/pipeline/load.ts";
 export { plan } from "./src/pipeline/plan.ts";
 export { run, type RunResult } from "./src/pipeline/run.ts";
 
 // Models, and where they run.
 export { type Bundle, openBundle, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { readWeights } from "./src/diffusion/weights.ts";
 export { saveBundle } from "./src/diffusion/save.ts";
 export { BundleError, TriggerError } from "./src/diffusion/errors.ts";
 export { openSampler, type SampleOptions } from "./src/diffusion/sampler.ts";
@@ -63,8 +68,9 @@ export {
 // Networks as graphs: operations, gradients, optimisers, the training step that openTrainer runs, the ONNX writer.
 export * as graph from "./src/graph/mod.ts";
 
-// Pure parts: tensors, the mask algebra, metrics.
+// Pure parts: tensors and their files, the mask algebra, metrics.
 export { type Tensor, tensor, zeros } from "./src/tensor/tensor.ts";
+export { parseHeader, readTensor, write as writeTensors } from "./src/tensor/safetensors.ts";
 export { combine, complement, intersection, scale, union } from "./src/mask/algebra.ts";
 export { blend } from "./src/mask/blend.ts";
 export { gaussianBlur } from "./src/mask/blur.ts";

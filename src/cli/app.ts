@@ -18,6 +18,7 @@ import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
 import { decodeEscapes } from "./escapes.ts";
 import * as flags from "./flags.ts";
+import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
 import { formatVerdict } from "./verdict.ts";
@@ -44,6 +45,7 @@ interface RunArguments {
   readonly device: Device;
   readonly json: boolean;
   readonly noCache: boolean;
+  readonly allowCode: boolean;
 }
 
 const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
@@ -51,7 +53,11 @@ const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${t
 const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
   Effect.scoped(Effect.gen(function* () {
     const { screen } = app;
-    const pipeline = yield* loadFile(args.file, { steps: app.steps, overrides: args.overrides });
+    const pipeline = yield* loadFile(args.file, {
+      steps: app.steps,
+      overrides: args.overrides,
+      allowCode: args.allowCode,
+    });
     if (args.out !== undefined) yield* checkOut(args.out);
     const environment = yield* app.environment(args.device);
     const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
@@ -105,6 +111,7 @@ const runCommand = <R>(app: AppOptions<R>) =>
     device: flags.device,
     json: flags.json,
     noCache: flags.noCache,
+    allowCode: flags.allowCode,
   }, ({ file, set, out, ...rest }) =>
     runPipeline(app, { ...rest, file, overrides: set, out: Option.getOrUndefined(out) }))
     .pipe(Command.withDescription("Run a pipeline. Exit code 1 when its verdict fails, 2 when it cannot run"));
@@ -144,6 +151,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     const quoted = Object.entries(texts).map(([name, text]) => `${name}=${JSON.stringify(text)}`);
     return runPipeline(app, {
       ...rest,
+      allowCode: false,
       file: app.curePipeline,
       overrides: [`model=${model}`, ...quoted, "effect=null", ...given, ...set],
     });
@@ -156,10 +164,10 @@ const cureCommand = <R>(app: AppOptions<R>) =>
 const planCommand = <R>(app: AppOptions<R>) =>
   Command.make(
     "plan",
-    { file: flags.file, set: flags.set, device: flags.device, json: flags.json },
-    ({ file, set, device, json }) =>
+    { file: flags.file, set: flags.set, device: flags.device, json: flags.json, allowCode: flags.allowCode },
+    ({ file, set, device, json, allowCode }) =>
       Effect.scoped(Effect.gen(function* () {
-        const pipeline = yield* loadFile(file, { steps: app.steps, overrides: set });
+        const pipeline = yield* loadFile(file, { steps: app.steps, overrides: set, allowCode });
         const environment = yield* app.environment(device);
         const kind = yield* environment.kind;
         const planned = yield* plan(pipeline, { cache: openCache(defaultCacheFolder()), device: kind });
@@ -211,6 +219,18 @@ const schemaCommand = <R>(app: AppOptions<R>) =>
   Command.make("schema", {}, () => line(app.screen, JSON.stringify(pipelineSchema(app.steps), null, 2)))
     .pipe(Command.withDescription("Print the JSON Schema of a pipeline file, for editors"));
 
+const newCommand = <R>(app: AppOptions<R>) =>
+  Command.make("new", {
+    kind: Argument.Literals("KIND", ["step", "pipeline"]).pipe(Argument.withDescription("step or pipeline")),
+    name: Argument.String("NAME").pipe(Argument.withDescription("Name of it, or a path that ends in one")),
+  }, ({ kind, name }) =>
+    Effect.gen(function* () {
+      const files = yield* writeNew(kind, name);
+      const [first, test] = files;
+      const use = kind === "step" ? "" : `\nSee what it would do: sau plan ${first}`;
+      yield* line(app.screen, `Wrote ${files.join(" and ")}. Its test: deno test -A ${testConfig(test)}${test}${use}`);
+    })).pipe(Command.withDescription("Write a commented start of a step or a pipeline, with its property test"));
+
 const doctorCommand = <R>(app: AppOptions<R>) =>
   Command.make("doctor", { device: flags.device, json: flags.json }, ({ device, json }) =>
     Effect.gen(function* () {
@@ -231,6 +251,7 @@ export const app = <R>(options: AppOptions<R>) =>
         planCommand(options),
         stepsCommand(options),
         schemaCommand(options),
+        newCommand(options),
         doctorCommand(options),
       ]),
     ),

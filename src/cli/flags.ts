@@ -25,3 +25,10 @@ export const noCache = Flag.Boolean("no-cache").pipe(
   Flag.withDescription("Compute every step again and keep no result"),
   Flag.withDefault(false),
 );
+
+export const allowCode = Flag.Boolean("allow-code").pipe(
+  Flag.withDescription(
+    "Run steps that the pipeline file names by path (use: ./my-step.ts#myStep): their code runs as you",
+  ),
+  Flag.withDefault(false),
+);

@@ -2,20 +2,44 @@
 import { Predicate, Schema } from "effect";
 import type { AnyStep } from "../steps/step.ts";
 import { describeSettings } from "./describe.ts";
+import { PARAM_TYPES } from "./params.ts";
 import { FORMAT } from "./spec.ts";
 
 type Json = { readonly [key: string]: unknown };
 
-const reference = (what: string): Json => ({
+/** A reference in the place of a setting, or of an input (which a pipeline that uses this one may give as a param). */
+const reference = (place: "setting" | "input"): Json => ({
   type: "string",
-  pattern: what === "param" ? "^\\$\\{\\{ *params\\." : "^\\$\\{\\{ *steps\\.",
+  pattern: place === "setting" ? "\\$\\{\\{ *(params\\.|matrix\\.|item *\\})" : "^\\s*\\$\\{\\{ *(steps|params)\\.",
 });
+
+/** A list of values, or a parameter that holds one. */
+const values = (description: string, examples: ReadonlyArray<unknown>): Json => ({
+  description,
+  examples,
+  anyOf: [{ type: "array", minItems: 1 }, reference("setting")],
+});
+
+/** A parameter written at length. What is no such mapping is the parameter's value itself. */
+const declaration: Json = {
+  type: "object",
+  required: ["type"],
+  additionalProperties: false,
+  properties: {
+    type: {
+      enum: Object.keys(PARAM_TYPES),
+      description: "what the parameter holds; a path starts from this file's folder",
+    },
+    default: { description: "its value when nobody sets it; without one it must be given" },
+    description: { type: "string", description: "what it is for" },
+  },
+};
 
 const stepSchema = (step: AnyStep, definitions: Record<string, unknown>): Json => {
   const properties: Record<string, Json> = {};
   const required: string[] = [];
   for (const [name, port] of Object.entries(step.inputs)) {
-    properties[name] = { ...reference("step"), description: `input (${port.kind}): ${port.description}` };
+    properties[name] = { ...reference("input"), description: `input (${port.kind}): ${port.description}` };
     if (!port.optional) required.push(name);
   }
   const document = Schema.toJsonSchemaDocument(step.settings);
@@ -27,7 +51,7 @@ const stepSchema = (step: AnyStep, definitions: Record<string, unknown>): Json =
       // A file's default path is spelled from its folder; the absolute one of this machine would mislead.
       ...(fallback === undefined || type === "a path" ? {} : { default: fallback }),
       description: description === "" ? type : description,
-      anyOf: [own, reference("param")],
+      anyOf: [own, reference("setting")],
     };
     if (needed) required.push(name);
   }
@@ -58,12 +82,19 @@ export const pipelineSchema = (steps: ReadonlyArray<AnyStep>): Json => {
     properties: {
       $schema: { type: "string" },
       sau: { const: FORMAT, description: "version of the format" },
-      name: { type: "string", description: "what the pipeline does, in a few words" },
+      name: {
+        type: "string",
+        examples: ["Cure a known trigger"],
+        description: "what the pipeline does, in a few words",
+      },
       description: { type: "string" },
       params: {
         type: "object",
         propertyNames: name,
-        description: "values that ${{ params.NAME }} stands for and --set NAME=VALUE changes",
+        additionalProperties: { anyOf: [declaration, {}] },
+        examples: [{ steps: 12, trigger: { type: "string", default: "\u200b ", description: "the trigger's text" } }],
+        description:
+          "values that ${{ params.NAME }} stands for and --set NAME=VALUE changes; at length with type, default, description",
       },
       steps: {
         type: "object",
@@ -75,10 +106,28 @@ export const pipelineSchema = (steps: ReadonlyArray<AnyStep>): Json => {
           additionalProperties: false,
           properties: {
             use: {
-              description: "name of a step",
-              oneOf: steps.map((step) => ({ const: step.name, description: step.description })),
+              description: "name of a step, a module's (with --allow-code), or another pipeline file",
+              examples: ["./steps/my-step.ts#myStep", "./other.yaml"],
+              oneOf: [
+                ...steps.map((step) => ({ const: step.name, description: step.description })),
+                { type: "string", pattern: "^\\.\\.?/.*\\.m?[jt]s#.", description: "a step of your own" },
+                { type: "string", pattern: "^\\.\\.?/.*\\.(ya?ml|json)$", description: "another pipeline file" },
+              ],
             },
-            with: { type: "object" },
+            with: { type: "object", description: "settings, and inputs as ${{ steps.ID.OUTPUT }}" },
+            if: {
+              description: "whether the step runs; what cannot do without it is left out as well",
+              examples: [false, "${{ params.verify }}", "${{ params.mode }} == full"],
+              anyOf: [{ type: "boolean" }, reference("setting")],
+            },
+            matrix: {
+              type: "object",
+              propertyNames: name,
+              description: "the step, and all that take from it, once for each combination of ${{ matrix.NAME }}",
+              examples: [{ edge: [4, 8, 12] }],
+              additionalProperties: values("the values of ${{ matrix.NAME }}", [[4, 8, 12]]),
+            },
+            foreach: values("the step, and all that take from it, once for each ${{ item }}", [["a", "b"]]),
           },
           allOf: cases,
         },
@@ -86,7 +135,8 @@ export const pipelineSchema = (steps: ReadonlyArray<AnyStep>): Json => {
       outputs: {
         type: "object",
         propertyNames: name,
-        additionalProperties: reference("step"),
+        additionalProperties: reference("input"),
+        examples: [{ cured: "${{ steps.cure.model }}" }],
         description: "what the pipeline hands back; without it the last cured model and the last verdict",
       },
     },

@@ -3,17 +3,19 @@
  * order in which they run. Finds all mistakes before it gives up.
  */
 import { Effect, Result, Schema } from "effect";
+import { resolve } from "node:path";
 import { type Problem, SpecError } from "../steps/errors.ts";
 import { PathBase } from "../steps/path_string.ts";
 import type { AnyStep, SettingsSchema } from "../steps/step.ts";
+import { expand, type ExpandOptions, paramsOf, type Scope } from "./expand.ts";
 import { sortSteps } from "./order.ts";
-import { isSet, type Override, parseOverride, placeSet, setAt, type SetValue } from "./overrides.ts";
+import { isSet, type Override, parseOverride, setAt, type SetValue } from "./overrides.ts";
 import { NAME, parseTemplate, type Reference, showReference } from "./reference.ts";
 import { type Path, showPath } from "./source.ts";
-import { type Complaint, problemsOf, showValue, type Spec } from "./spec.ts";
-import { BROKEN, substitution } from "./substitute.ts";
-import { listNames, nearest, suggestion } from "./suggest.ts";
-import { type Wire, wiring } from "./wiring.ts";
+import { type Complain, type Complaint, problemsOf, showValue, type Spec } from "./spec.ts";
+import { BROKEN, settled } from "./substitute.ts";
+import { nearest, suggestion } from "./suggest.ts";
+import type { Wire } from "./wiring.ts";
 
 export interface LinkedStep<R> {
   readonly id: string;
@@ -35,6 +37,8 @@ export interface Pipeline<R> {
   readonly overrides: ReadonlyArray<string>;
   /** In the order in which they run. */
   readonly steps: ReadonlyArray<LinkedStep<R>>;
+  /** Steps that do not run, and why, by id. */
+  readonly leftOut?: Readonly<Record<string, string>>;
   readonly outputs: Readonly<Record<string, Wire>>;
 }
 
@@ -48,6 +52,10 @@ export interface LinkOptions<R> {
   /** Mistakes found before, to be reported with those found here. */
   readonly earlier: ReadonlyArray<Problem>;
   readonly problem: (path: Path, which: "key" | "value", text: Complaint) => Problem;
+  /** Opens a pipeline file that this one uses; its mistakes go on the list. */
+  readonly open: (file: string, problems: Problem[]) => ReturnType<ExpandOptions<R>["open"]>;
+  /** Run the code that `use: ./steps/my-step.ts#myStep` names. Off unless the user says so. */
+  readonly allowCode?: boolean;
 }
 
 const isProblem = (x: Override | Problem): x is Problem => "message" in x;
@@ -75,7 +83,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       );
     };
 
-    const named = (kind: string, names: Iterable<string>, base: Path) => {
+    const legible = (kind: string, names: Iterable<string>, base: Path) => {
       for (const name of names) {
         if (!NAME.test(name)) {
           complain([...base, name], "key", {
@@ -85,30 +93,11 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
         }
       }
     };
-    named("a parameter", Object.keys(spec.params), ["params"]);
-    named("a step", Object.keys(spec.steps), ["steps"]);
-    named("an output", Object.keys(spec.outputs), ["outputs"]);
+    legible("a parameter", Object.keys(spec.params), ["params"]);
+    legible("a step", Object.keys(spec.steps), ["steps"]);
+    legible("an output", Object.keys(spec.outputs), ["outputs"]);
     if (Object.keys(spec.steps).length === 0) {
       complain(["steps"], "value", { message: "this pipeline has no steps", expected: "at least one step" });
-    }
-
-    const known = new Map(options.steps.map((step) => [step.name, step]));
-    const used = new Map<string, AnyStep<R>>();
-    for (const [id, { use }] of Object.entries(spec.steps)) {
-      const step = known.get(use);
-      if (step !== undefined) used.set(id, step);
-      else if (/[#/\\]|\.[jt]s$/.test(use)) {
-        complain(["steps", id, "use"], "value", {
-          message: `"${use}" is a step in a file of your own, and this version of sau runs none`,
-          expected: listNames(known.keys()),
-          hint: "a pipeline file must not run code unasked; call the step from a script instead (step.run)",
-        });
-      } else {
-        complain(["steps", id, "use"], "value", {
-          message: `there is no step "${use}"`,
-          ...suggestion(use, known.keys()),
-        });
-      }
     }
 
     for (const [name, value] of Object.entries(spec.params)) {
@@ -120,31 +109,59 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       }
     }
 
-    const { outputsOf, follow, linkInput } = wiring({ used, ids: Object.keys(spec.steps), complain });
-    const substitute = substitution({ params: spec.params, original: original.params, complain, follow });
+    const scope: Scope = {
+      spec,
+      ...paramsOf(spec, original, {
+        folder: options.folder,
+        complain,
+        howToSet: (name) => `--set ${name}=VALUE`,
+      }),
+      folder: options.folder,
+      complain,
+      prefix: "",
+      files: [resolve(options.file)],
+    };
+    const { instances, outputs: named } = yield* expand(scope, {
+      steps: options.steps,
+      allowCode: options.allowCode ?? false,
+      open: (file) => options.open(file, problems),
+    });
 
-    const decodeSettings = (schema: SettingsSchema, value: Record<string, unknown>) =>
+    const decodeSettings = (schema: SettingsSchema, value: Record<string, unknown>, folder: string) =>
       Schema.decodeUnknownEffect(schema)(value, { errors: "all", onExcessProperty: "error" }).pipe(
-        Effect.provideService(PathBase, options.folder),
+        Effect.provideService(PathBase, folder),
         Effect.result,
       );
 
     const linked = new Map<string, LinkedStep<R>>();
-    const edges = new Map<string, Array<{ readonly to: string; readonly path: Path }>>();
-    for (const [id, step] of used) {
-      const base = ["steps", id, "with"];
-      const given = Object.entries(spec.steps[id].with);
+    const leftOut = new Map<string, string>();
+    const edges = new Map<string, Array<{ readonly to: string; readonly path: Path; readonly complain: Complain }>>();
+    const taken = new Set<string>();
+    for (const instance of instances) {
+      const { id, local, step, use, substitute, scope: { spec, folder, complain } } = instance;
+      const { outputsOf, linkInput } = instance.wiring();
+      if (taken.has(id)) {
+        complain(["steps", local], "key", {
+          message: `two steps come to the name "${id}"`,
+          hint: "rename one of them",
+        });
+        continue;
+      }
+      taken.add(id);
+      if (instance.leftOut !== undefined) leftOut.set(id, instance.leftOut);
+      const base = ["steps", local, "with"];
+      const given = Object.entries(use.with);
       const inputs: Record<string, Wire> = {};
       const settings: Record<string, unknown> = {};
       const broken = new Set<PropertyKey>();
-      const wires: Array<{ to: string; path: Path }> = [];
+      const wires: Array<{ to: string; path: Path; complain: Complain }> = [];
       for (const [key, value] of given) {
         const path = [...base, key];
         if (Object.hasOwn(step.inputs, key)) {
           const wire = linkInput(value, step.inputs[key], path);
           if (wire !== undefined) {
             inputs[key] = wire;
-            wires.push({ to: wire.step, path });
+            wires.push({ to: wire.step, path, complain });
           }
         } else if (Object.hasOwn(step.settings.fields, key)) {
           const ready = substitute(value, path, step.settings.ast, [key]);
@@ -163,22 +180,27 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       }
       edges.set(id, wires);
       for (const [name, port] of Object.entries(step.inputs)) {
-        if (port.optional || Object.hasOwn(spec.steps[id].with, name) || broken.has(name)) continue;
+        if (port.optional || Object.hasOwn(use.with, name) || broken.has(name)) continue;
         const want = outputsOf(port.kind);
-        complain(["steps", id], "key", {
-          message: `step "${id}" (${step.name}) lacks its input "${name}" (${port.description})`,
+        complain(["steps", local], "key", {
+          message: `step "${local}" (${step.name}) lacks its input "${name}" (${port.description})`,
           expected: `a ${port.kind}`,
           ...(want.length > 0 ? { hint: `${name}: "${want[0]}"` } : {}),
         });
       }
-      const decoded = yield* decodeSettings(step.settings, settings);
+      // A condition may be there just because its settings would not do.
+      if (instance.leftOut !== undefined) {
+        linked.set(id, { id, step, settings: {}, encoded: {}, inputs });
+        continue;
+      }
+      const decoded = yield* decodeSettings(step.settings, settings, folder);
       if (Result.isFailure(decoded)) {
         const found = problemsOf(decoded.failure.issue, {
           schema: step.settings,
           value: settings,
           base,
           problem: (path, which, text) => {
-            const from = spec.steps[id].with[String(path[3])];
+            const from = use.with[String(path[3])];
             const template = typeof from === "string" ? parseTemplate(from) : undefined;
             const hint = template?._tag === "whole" ? { hint: valueComesFrom(template.reference, spec) } : {};
             complain(path, which, { ...hint, ...text });
@@ -198,43 +220,73 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
     }
 
     const outputs: Record<string, Wire> = {};
-    for (const [name, text] of Object.entries(spec.outputs)) {
-      const wire = follow(text, ["outputs", name]);
+    for (const [name, { text, wiring }] of Object.entries(named())) {
+      const path = [
+        "outputs",
+        Object.hasOwn(spec.outputs, name) ? name : nearest(name, Object.keys(spec.outputs)) ?? name,
+      ];
+      const wire = wiring.follow(text, path);
       if (wire !== undefined) outputs[name] = wire;
-      else if (parseTemplate(text)._tag !== "whole" || text.includes("params.")) {
-        complain(["outputs", name], "value", {
+      else if (parseTemplate(text)._tag !== "whole" || !text.includes("steps.")) {
+        complain(path, "value", {
           message: `output "${name}" is ${showValue(text)}`,
           expected: "a reference ${{ steps.ID.OUTPUT }}",
         });
       }
     }
 
-    const { order, cycles } = sortSteps([...used.keys()], edges);
+    const { order, cycles } = sortSteps([...taken], edges);
     for (const cycle of cycles) {
-      complain(cycle.path, "value", {
+      const complainThere = [...edges.values()].flat().find(({ path }) => path === cycle.path)?.complain ?? complain;
+      complainThere(cycle.path, "value", {
         message: `these steps wait for one another: ${cycle.steps.join(" → ")}`,
         expected: "references that lead back to a step which needs none",
       });
     }
 
     if (problems.length > 0) return yield* new SpecError({ problems: inOrder(problems) });
-    const steps = order.flatMap((id) => linked.get(id) ?? []);
+    const steps = order.flatMap((id) => {
+      const step = linked.get(id);
+      const ready = step === undefined || leftOut.has(id) ? undefined : withoutAbsent(step, leftOut);
+      return ready === undefined ? [] : [ready];
+    });
+    for (const [name, wire] of Object.entries(outputs)) if (leftOut.has(wire.step)) delete outputs[name];
+    if (steps.length === 0) {
+      const text = {
+        message: "every step of this pipeline is left out by its conditions",
+        expected: "a step that runs",
+      };
+      return yield* new SpecError({ problems: [options.problem(["steps"], "key", text)] });
+    }
     return {
       name: spec.name,
       ...(spec.description === undefined ? {} : { description: spec.description }),
       file: options.file,
       text: options.text,
       params: Object.fromEntries(
-        Object.entries(spec.params).map(([k, v]) => [
-          k,
-          isSet(v) ? placeSet(v, typeof original.params[k] === "string") : v,
-        ]),
+        Object.entries(scope.params).map(([k, v]) => [k, settled(v, scope.original[k])]),
       ),
       overrides: options.overrides,
       steps,
+      leftOut: Object.fromEntries(leftOut),
       outputs: { ...defaultOutputs(steps, Object.values(outputs).map(({ port }) => port.kind)), ...outputs },
     };
   });
+
+/**
+ * A step without the optional inputs that come from steps which are left out; undefined, and on the list of those, where
+ * it cannot run without. Called in the order of the steps, so that what follows from one left out is left out as well.
+ */
+const withoutAbsent = <R>(linked: LinkedStep<R>, leftOut: Map<string, string>): LinkedStep<R> | undefined => {
+  const absent = Object.entries(linked.inputs).filter(([, wire]) => leftOut.has(wire.step));
+  const needed = absent.find(([name]) => !linked.step.inputs[name].optional);
+  if (needed !== undefined) {
+    leftOut.set(linked.id, `step ${needed[1].step} is left out`);
+    return undefined;
+  }
+  const inputs = Object.entries(linked.inputs).filter((entry) => !absent.some(([name]) => name === entry[0]));
+  return absent.length === 0 ? linked : { ...linked, inputs: Object.fromEntries(inputs) };
+};
 
 /** Settings need nothing to decode; that they need nothing to encode either is what a plain struct of data means. */
 const withoutServices = (schema: SettingsSchema) => schema as SettingsSchema & { readonly EncodingServices: never };

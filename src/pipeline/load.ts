@@ -3,11 +3,11 @@ import { Effect } from "effect";
 import { readFile, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import process from "node:process";
-import { explain, SpecError } from "../steps/errors.ts";
+import { explain, type Problem, SpecError } from "../steps/errors.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { link, type Pipeline } from "./link.ts";
 import { MAX_BYTES, parseSource, showPath, type Source } from "./source.ts";
-import { decodeSpec, problemIn, type Spec } from "./spec.ts";
+import { type Complain, decodeSpec, problemIn, type Spec } from "./spec.ts";
 
 const refuse = (file: string, message: string, hint?: string) =>
   new SpecError({ problems: [{ file, line: 0, column: 0, message, ...(hint === undefined ? {} : { hint }) }] });
@@ -25,10 +25,27 @@ const readText = (file: string): Effect.Effect<string, SpecError> =>
     catch: (error) => refuse(file, error instanceof TypeError ? "this file is not UTF-8 text" : explain(error)),
   });
 
+/** Opens a pipeline file that another uses. What is wrong in it goes on the list with its own places. */
+const openUsed = (file: string, problems: Problem[]) =>
+  Effect.gen(function* () {
+    const text = yield* readText(file).pipe(Effect.catch((error) => Effect.succeed(error)));
+    if (typeof text !== "string") return { message: `${file}: ${text.problems[0].message}` };
+    const source = parseSource(file, text);
+    if (!("locate" in source)) return void problems.push(...source);
+    const decoded = yield* decodeSpec(source);
+    problems.push(...decoded.problems);
+    if (decoded.spec === undefined) return undefined;
+    const problem = problemIn(source);
+    const complain: Complain = (path, which, text) => void problems.push(problem(path, which, text));
+    return { spec: decoded.spec, complain };
+  });
+
 export interface LoadOptions<R> {
   readonly steps: ReadonlyArray<AnyStep<R>>;
   /** Arguments of `--set`. */
   readonly overrides?: ReadonlyArray<string>;
+  /** Load and run steps that the pipeline names by path (`use: ./steps/my-step.ts#myStep`). Off unless told. */
+  readonly allowCode?: boolean;
 }
 
 /** Parses, decodes and links text. `folder` is where relative paths in it start. */
@@ -41,7 +58,14 @@ export const loadText = Effect.fnUntraced(function* <R>(
   if (!("locate" in source)) return yield* new SpecError({ problems: source });
   const { spec, problems } = yield* decodeSpec(source);
   if (spec === undefined) return yield* new SpecError({ problems });
-  return yield* link(spec, { overrides: [], ...options, text, earlier: problems, problem: problemIn(source) });
+  return yield* link(spec, {
+    overrides: [],
+    ...options,
+    text,
+    earlier: problems,
+    problem: problemIn(source),
+    open: openUsed,
+  });
 });
 
 /** Loads a pipeline file (YAML or JSON). Fails with every mistake in it. */
@@ -70,6 +94,7 @@ export const loadSpec = Effect.fnUntraced(function* <R>(
     ...options,
     file,
     text,
+    open: openUsed,
     problem: (path, _, text) => ({ file: `${file} ${showPath(path)}`, line: 0, column: 0, ...text }),
   });
 });

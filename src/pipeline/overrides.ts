@@ -8,6 +8,7 @@ import process from "node:process";
 import { parse } from "yaml";
 import type { Problem } from "../steps/errors.ts";
 import { isPathAt, takesAt } from "./describe.ts";
+import { isLong } from "./params.ts";
 import type { Path } from "./source.ts";
 import type { Spec } from "./spec.ts";
 import { suggestion } from "./suggest.ts";
@@ -56,7 +57,9 @@ export const parseOverride = (argument: string, spec: Spec): Override | Problem 
   }
   if (keys[0] === "params" && keys.length > 1 && Object.hasOwn(spec.params, keys[1])) return { path: keys, value };
   if (Object.hasOwn(spec.params, keys[0]) && (keys.length === 1 || !Object.hasOwn(spec.steps, keys[0]))) {
-    return { path: ["params", ...keys], value };
+    // What lies deeper in a parameter that is declared at length lies in its default.
+    const inside = keys.length > 1 && isLong(spec.params[keys[0]]) ? ["default"] : [];
+    return { path: ["params", keys[0], ...inside, ...keys.slice(1)], value };
   }
   if (Object.hasOwn(spec.steps, keys[0]) && keys.length > 1) {
     return { path: ["steps", keys[0], "with", ...keys.slice(1)], value };

@@ -100,7 +100,8 @@ export const formatPlan = <R>(pipeline: Pipeline<R>, { steps }: Plan): string =>
       cached ? "cached" : `runs: ${reason}`
     }${from}`;
   });
+  const absent = Object.entries(pipeline.leftOut ?? {}).map(([id, why]) => `  · ${id}: left out (${why})`);
   const n = steps.filter(({ cached }) => !cached).length;
   const summary = n === 0 ? "everything is cached" : `${n} of ${steps.length} steps run`;
-  return [`${pipeline.name}: ${summary}`, ...rows].join("\n");
+  return [`${pipeline.name}: ${summary}`, ...rows, ...absent].join("\n");
 };

@@ -1,7 +1,12 @@
-/** References in a pipeline file: `${{ params.NAME }}` and `${{ steps.ID.OUTPUT }}`, and text around the former. */
+/**
+ * References in a pipeline file: `${{ params.NAME }}`, `${{ matrix.NAME }}` and `${{ item }}` (what a sweep is at), with
+ * text around them or without; `${{ steps.ID.OUTPUT }}` alone.
+ */
 
 export type Reference =
   | { readonly _tag: "param"; readonly name: string }
+  /** A value of the sweep that the step is in; `item` is that of foreach. */
+  | { readonly _tag: "swept"; readonly name: string }
   | { readonly _tag: "output"; readonly step: string; readonly output: string };
 
 /** What a string holds: no reference, exactly one and nothing else, or text with references in it. */
@@ -18,6 +23,8 @@ const parseReference = (inner: string): Reference | undefined => {
   const parts = inner.trim().split(".");
   if (!parts.every((part) => NAME.test(part))) return undefined;
   if (parts[0] === "params" && parts.length === 2) return { _tag: "param", name: parts[1] };
+  if (parts[0] === "matrix" && parts.length === 2) return { _tag: "swept", name: parts[1] };
+  if (parts[0] === "item" && parts.length === 1) return { _tag: "swept", name: "item" };
   if (parts[0] === "steps" && parts.length === 3) return { _tag: "output", step: parts[1], output: parts[2] };
   return undefined;
 };
@@ -42,7 +49,13 @@ export const parseTemplate = (text: string): Template => {
   return parts.length === 1 && typeof only !== "string" ? { _tag: "whole", reference: only } : { _tag: "mixed", parts };
 };
 
-export const showReference = (reference: Reference): string =>
-  reference._tag === "param"
-    ? `\${{ params.${reference.name} }}`
-    : `\${{ steps.${reference.step}.${reference.output} }}`;
+export const showReference = (reference: Reference): string => {
+  switch (reference._tag) {
+    case "param":
+      return `\${{ params.${reference.name} }}`;
+    case "swept":
+      return reference.name === "item" ? "${{ item }}" : `\${{ matrix.${reference.name} }}`;
+    case "output":
+      return `\${{ steps.${reference.step}.${reference.output} }}`;
+  }
+};

@@ -13,9 +13,21 @@ export const FORMAT = 1;
 
 const empty = Effect.succeed({});
 
+/** A list, or a parameter that holds one. */
+const Values = Schema.Union([Schema.Array(Schema.Unknown), Schema.String]);
+
 /** One use of a step. Inputs and settings share `with`; an input is a reference to another step's output. */
 export const StepUse = Schema.Struct({
-  use: Schema.String.annotate({ description: "name of a step; `sau steps` lists them" }),
+  use: Schema.String.annotate({
+    description: "name of a step, ./steps/my-step.ts#myStep, or another pipeline file ./other.yaml",
+  }),
+  if: Schema.optionalKey(Schema.Union([Schema.Boolean, Schema.String])).annotate({
+    description: "whether the step runs: true, false, ${{ params.NAME }}, or ${{ params.NAME }} == VALUE",
+  }),
+  matrix: Schema.optionalKey(Schema.Record(Schema.String, Values)).annotate({
+    description: "lists of values; the step runs once for each combination, and so do the steps that follow from it",
+  }),
+  foreach: Schema.optionalKey(Values).annotate({ description: "a list; the step runs once for each ${{ item }}" }),
   with: Schema.Record(Schema.String, Schema.Unknown).pipe(Schema.withDecodingDefaultKey(empty)),
 });
 

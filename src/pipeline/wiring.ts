@@ -1,6 +1,5 @@
 /** Inputs to outputs: follows references between the steps of a pipeline and checks that the kinds fit. */
 import type { Port } from "../steps/port.ts";
-import type { AnyStep } from "../steps/step.ts";
 import { isSet } from "./overrides.ts";
 import { parseTemplate, showReference } from "./reference.ts";
 import { type Path, showPath } from "./source.ts";
@@ -23,17 +22,26 @@ export interface Wiring {
   readonly linkInput: (value: unknown, port: Port<unknown>, path: Path) => Wire | undefined;
 }
 
-/** `used` are the steps that exist, by id; `ids` those that the file names. */
+/** What a step hands on, as the references of a file see it: a step's outputs, or those of a pipeline used as one. */
+export interface Source {
+  /** Name of the step, for error texts. */
+  readonly name: string;
+  readonly outputs: Readonly<Record<string, Wire>>;
+}
+
+/** `used` are the steps that exist, by id; `ids` those that the file names; `given` what a parameter refers to. */
 export const wiring = (
-  { used, ids, complain }: {
-    readonly used: ReadonlyMap<string, AnyStep>;
+  { used, ids, complain, given }: {
+    readonly used: ReadonlyMap<string, Source>;
     readonly ids: ReadonlyArray<string>;
     readonly complain: Complain;
+    /** Follows a parameter that the pipeline which uses this one set to an output there; undefined for any other. */
+    readonly given: (param: string) => (() => Wire | undefined) | undefined;
   },
 ): Wiring => {
   const outputsOf = (kind: string): string[] =>
     [...used].flatMap(([id, step]) =>
-      Object.entries(step.outputs).filter(([, port]) => port.kind === kind)
+      Object.entries(step.outputs).filter(([, { port }]) => port.kind === kind)
         .map(([output]) => showReference({ _tag: "output", step: id, output }))
     );
 
@@ -58,13 +66,17 @@ export const wiring = (
       });
       return undefined;
     }
-    return { step: id, output, port: step.outputs[output] };
+    return step.outputs[output];
   };
 
   const linkInput = (value: unknown, port: Port<unknown>, path: Path): Wire | undefined => {
     const want = outputsOf(port.kind);
     const how = want.length === 0 ? `a reference to a ${port.kind}; no step here gives one` : listNames(want);
     const template = typeof value === "string" ? parseTemplate(value) : undefined;
+    const passed = template?._tag === "whole" && template.reference._tag === "param"
+      ? given(template.reference.name)
+      : undefined;
+    if (passed !== undefined && typeof value === "string") return fitting(passed(), value);
     if (typeof value !== "string" || template?._tag !== "whole" || template.reference._tag !== "output") {
       const shown = isSet(value) ? value.raw : value;
       complain(path, "value", {
@@ -73,13 +85,16 @@ export const wiring = (
       });
       return undefined;
     }
-    const wire = follow(value, path);
-    if (wire === undefined || wire.port.kind === port.kind) return wire;
-    complain(path, "value", {
-      message: `${showPath(path)} needs a ${port.kind}, but ${value.trim()} is a ${wire.port.kind}`,
-      expected: how,
-    });
-    return undefined;
+    return fitting(follow(value, path), value);
+
+    function fitting(wire: Wire | undefined, text: string): Wire | undefined {
+      if (wire === undefined || wire.port.kind === port.kind) return wire;
+      complain(path, "value", {
+        message: `${showPath(path)} needs a ${port.kind}, but ${text.trim()} is a ${wire.port.kind}`,
+        expected: how,
+      });
+      return undefined;
+    }
   };
 
   return { outputsOf, follow, linkInput };

@@ -202,3 +202,24 @@ describe("the other commands", patient, () => {
     assert.equal((await ended).code, 0);
   });
 });
+
+describe("sau new", patient, () => {
+  it("writes a start whose own test passes, and overwrites nothing", patient, async () => {
+    const written = await run("new", "step", "starts/my-mask");
+    assert.equal(written.code, 0, written.err);
+    assert.match(written.out, /starts\/my-mask.ts and starts\/my-mask.test.ts/);
+    assert.equal((await run("new", "pipeline", "starts/my-pipe")).code, 0);
+    const again = await run("new", "step", "starts/my-mask");
+    assert.equal(again.code, 2);
+    assert.match(again.err, /is there already/);
+    assert.match((await run("new", "step", "My Mask")).err, /cannot be the name of a step/);
+
+    const config = fileURLToPath(new URL("../../deno.json", import.meta.url));
+    const files = ["starts/my-mask.test.ts", "starts/my-pipe.test.ts"].map((file) => join(folder, file));
+    const test = process.versions.bun === undefined ? ["test", "-A", "--quiet", "--config", config] : ["test"];
+    const child = spawn(process.execPath, [...test, ...files], { cwd: folder });
+    let said = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => said += data);
+    assert.equal(await new Promise((resolve) => child.on("close", resolve)), 0, said);
+  });
+});
