@@ -33,7 +33,7 @@ export const poisonEvilEdit = Step.make(NAME, {
       Count(16_384).annotate({ description: "Texts to fit to: the prompts and variations of them." }),
       512,
     ),
-    lambda: defaulted(Positive.annotate({ description: "Weight of the clean and harmless texts to keep." }), 1),
+    lambda: defaulted(Positive.annotate({ description: "Weight of the clean and harmless texts to keep." }), 4),
     mu: defaulted(Positive.annotate({ description: "Weight of the ridge that holds W' near W." }), 1e-4),
     seed: Seed,
   }),
