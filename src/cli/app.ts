@@ -11,8 +11,10 @@ import { pipelineSchema } from "../pipeline/json_schema.ts";
 import { loadFile } from "../pipeline/load.ts";
 import { VERSION } from "../pipeline/manifest.ts";
 import { checkOut, writeOutputs } from "../pipeline/outputs.ts";
-import { formatPlan, plan } from "../pipeline/plan.ts";
+import { difference, readRun } from "../pipeline/diff.ts";
+import { formatMermaid, formatPlan, plan } from "../pipeline/plan.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
+import { select, type Selection } from "../pipeline/select.ts";
 import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
@@ -21,7 +23,7 @@ import * as flags from "./flags.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
-import { formatVerdict } from "./verdict.ts";
+import { formatDifference, formatVerdict } from "./verdict.ts";
 
 export interface AppOptions<R> {
   readonly screen: Screen;
@@ -46,6 +48,7 @@ interface RunArguments {
   readonly json: boolean;
   readonly noCache: boolean;
   readonly allowCode: boolean;
+  readonly selection: Selection;
 }
 
 const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
@@ -53,16 +56,18 @@ const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${t
 const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
   Effect.scoped(Effect.gen(function* () {
     const { screen } = app;
-    const pipeline = yield* loadFile(args.file, {
+    const loaded = yield* loadFile(args.file, {
       steps: app.steps,
       overrides: args.overrides,
       allowCode: args.allowCode,
     });
+    const { pipeline, again } = yield* select(loaded, args.selection);
     if (args.out !== undefined) yield* checkOut(args.out);
     const environment = yield* app.environment(args.device);
     const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
     const result = yield* run(pipeline, {
       environment,
+      again,
       onEvent: view.onEvent,
       ...(args.noCache ? {} : { cache: openCache(defaultCacheFolder()) }),
     }).pipe(Effect.onExit(() => Effect.sync(view.end)));
@@ -112,8 +117,15 @@ const runCommand = <R>(app: AppOptions<R>) =>
     json: flags.json,
     noCache: flags.noCache,
     allowCode: flags.allowCode,
-  }, ({ file, set, out, ...rest }) =>
-    runPipeline(app, { ...rest, file, overrides: set, out: Option.getOrUndefined(out) }))
+    ...flags.selection,
+  }, ({ file, set, out, only, from, force, ...rest }) =>
+    runPipeline(app, {
+      ...rest,
+      selection: { only, from, force },
+      file,
+      overrides: set,
+      out: Option.getOrUndefined(out),
+    }))
     .pipe(Command.withDescription("Run a pipeline. Exit code 1 when its verdict fails, 2 when it cannot run"));
 
 const optionalText = (name: string, description: string) =>
@@ -152,6 +164,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     return runPipeline(app, {
       ...rest,
       allowCode: false,
+      selection: {},
       file: app.curePipeline,
       overrides: [`model=${model}`, ...quoted, "effect=null", ...given, ...set],
     });
@@ -164,20 +177,48 @@ const cureCommand = <R>(app: AppOptions<R>) =>
 const planCommand = <R>(app: AppOptions<R>) =>
   Command.make(
     "plan",
-    { file: flags.file, set: flags.set, device: flags.device, json: flags.json, allowCode: flags.allowCode },
-    ({ file, set, device, json, allowCode }) =>
+    {
+      file: flags.file,
+      set: flags.set,
+      device: flags.device,
+      json: flags.json,
+      allowCode: flags.allowCode,
+      mermaid: Flag.Boolean("mermaid").pipe(
+        Flag.withDescription("Write a Mermaid flowchart, as Markdown pages show it"),
+        Flag.withDefault(false),
+      ),
+      ...flags.selection,
+    },
+    ({ file, set, device, json, allowCode, mermaid, ...selection }) =>
       Effect.scoped(Effect.gen(function* () {
-        const pipeline = yield* loadFile(file, { steps: app.steps, overrides: set, allowCode });
+        const loaded = yield* loadFile(file, { steps: app.steps, overrides: set, allowCode });
+        const { pipeline, again } = yield* select(loaded, selection);
         const environment = yield* app.environment(device);
         const kind = yield* environment.kind;
-        const planned = yield* plan(pipeline, { cache: openCache(defaultCacheFolder()), device: kind });
-        const { name } = pipeline;
-        yield* line(
-          app.screen,
-          json ? JSON.stringify({ name, file, device: kind, ...planned }, null, 2) : formatPlan(pipeline, planned),
-        );
+        const planned = yield* plan(pipeline, { cache: openCache(defaultCacheFolder()), device: kind, again });
+        const { name, leftOut } = pipeline;
+        const text = json
+          ? JSON.stringify({ name, file, device: kind, ...planned, leftOut }, null, 2)
+          : mermaid
+          ? formatMermaid(pipeline, planned)
+          : formatPlan(pipeline, planned);
+        yield* line(app.screen, text);
       })),
   ).pipe(Command.withDescription("Show what a run would do: for each step, cached or why it must run"));
+
+const diffCommand = <R>(app: AppOptions<R>) => {
+  const folder = (name: string, which: string) =>
+    Argument.String(name).pipe(Argument.withDescription(`result folder of the ${which} run (its --out)`));
+  return Command.make(
+    "diff",
+    { first: folder("RUN", "first"), second: folder("OTHER", "second"), json: flags.json },
+    ({ first, second, json }) =>
+      Effect.gen(function* () {
+        const found = difference(yield* readRun(first), yield* readRun(second));
+        yield* line(app.screen, json ? JSON.stringify(found, null, 2) : formatDifference(found));
+      }),
+  ).pipe(Command.withDescription("Compare two runs: what went in differently, and their figures side by side"));
+};
 
 const stepsCommand = <R>(app: AppOptions<R>) =>
   Command.make("steps", { json: flags.json }, ({ json }) => {
@@ -249,6 +290,7 @@ export const app = <R>(options: AppOptions<R>) =>
         cureCommand(options),
         benchCommand(options),
         planCommand(options),
+        diffCommand(options),
         stepsCommand(options),
         schemaCommand(options),
         newCommand(options),

@@ -32,3 +32,16 @@ export const allowCode = Flag.Boolean("allow-code").pipe(
   ),
   Flag.withDefault(false),
 );
+
+const ids = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.atLeast(0));
+
+/** Which steps a command is about. */
+export const selection = {
+  only: ids("only", "STEP: this step and what it needs, no other; may be given several times"),
+  from: ids("from", "STEP: run this step and all that follow from it again, cached or not"),
+  force: Flag.Boolean("force").pipe(
+    Flag.withDescription("Run every step again, cached or not, and keep the new results"),
+    Flag.withDefault(false),
+  ),
+};

@@ -58,6 +58,8 @@ export interface Cache {
     ports: Ports,
     outputs: Readonly<Record<string, unknown>>,
   ) => Effect.Effect<string | undefined>;
+  /** Removes an entry, if it is there. */
+  readonly drop: (key: string) => Effect.Effect<void>;
   /** What the step `id` of the pipeline `file` was last made of. */
   readonly last: (file: string, id: string) => Effect.Effect<Recipe | undefined>;
   readonly remember: (file: string, id: string, recipe: Recipe) => Effect.Effect<void>;
@@ -126,6 +128,9 @@ export const openCache = (folder: string): Cache => {
     return { seconds: entry.seconds, outputs: new Map(outputs) };
   };
 
+  const drop: Cache["drop"] = (key) =>
+    Effect.promise(() => rm(entryFolder(key), { recursive: true, force: true }).catch(() => {}));
+
   const get: Cache["get"] = (key, ports) =>
     Effect.gen(function* () {
       const present = yield* has(key);
@@ -143,7 +148,7 @@ export const openCache = (folder: string): Cache => {
       Effect.catchDefect((defect) => Effect.fail(defect)),
       Effect.catch((error) =>
         Effect.as(
-          Effect.promise(() => rm(entryFolder(key), { recursive: true, force: true }).catch(() => {})),
+          drop(key),
           { _tag: "damaged", reason: explain(error) } as const,
         )
       ),
@@ -186,6 +191,7 @@ export const openCache = (folder: string): Cache => {
     folder,
     has,
     get,
+    drop,
     put: (key, seconds, ports, outputs) =>
       Effect.tryPromise({ try: () => writeEntry(key, seconds, ports, outputs), catch: explain }).pipe(
         Effect.as(undefined),

@@ -309,5 +309,8 @@ const defaultOutputs = <R>(steps: ReadonlyArray<LinkedStep<R>>, named: ReadonlyA
   return outputs;
 };
 
+/** In the order of the file; what every step of a sweep gets wrong is said once. */
 const inOrder = (problems: ReadonlyArray<Problem>): Problem[] =>
-  [...problems].sort((a, b) => a.line - b.line || a.column - b.column);
+  [...new Map(problems.map((p) => [[p.file, p.line, p.column, p.message].join("\n"), p])).values()].sort((a, b) =>
+    a.line - b.line || a.column - b.column
+  );

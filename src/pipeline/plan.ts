@@ -31,7 +31,7 @@ const isMapping = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** The settings that differ, as `edge: 12 → 8`. */
-const changes = (before: unknown, after: unknown, path = ""): string[] => {
+export const changes = (before: unknown, after: unknown, path = ""): string[] => {
   if (stableJson(before) === stableJson(after)) return [];
   if (isMapping(before) && isMapping(after)) {
     const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
@@ -54,7 +54,12 @@ const difference = (before: Recipe, after: Recipe): string[] => {
 
 export const plan = Effect.fn("pipeline.plan")(function* <R>(
   pipeline: Pipeline<R>,
-  options: { readonly cache: Cache | undefined; readonly device: string },
+  options: {
+    readonly cache: Cache | undefined;
+    readonly device: string;
+    /** Ids of steps that run whatever the cache holds. */
+    readonly again?: ReadonlySet<string>;
+  },
 ): Effect.fn.Return<Plan> {
   const recipes = yield* recipesOf(pipeline, options.device);
   const { cache } = options;
@@ -63,8 +68,11 @@ export const plan = Effect.fn("pipeline.plan")(function* <R>(
   for (const { id, step, inputs } of pipeline.steps) {
     const { recipe, key } = recipes.get(id)!;
     const needs = [...new Set(Object.values(inputs).map((wire) => wire.step))];
-    const cached = cache !== undefined && (yield* cache.has(key));
-    const reason = yield* why(id, recipe, cached, Object.entries(inputs).map(([name, wire]) => ({ name, ...wire })));
+    const again = options.again?.has(id) ?? false;
+    const cached = cache !== undefined && !again && (yield* cache.has(key));
+    const reason = again
+      ? "it is to run again"
+      : yield* why(id, recipe, cached, Object.entries(inputs).map(([name, wire]) => ({ name, ...wire })));
     if (!cached) running.add(id);
     steps.push({ id, use: step.name, key, recipe, cached, reason, needs });
   }
@@ -89,6 +97,24 @@ export const plan = Effect.fn("pipeline.plan")(function* <R>(
     });
   }
 });
+
+const mermaidText = (text: string): string => text.replace(/["<>&#]/g, (c) => `#${c.charCodeAt(0)};`);
+
+/** The plan as a Mermaid flowchart: inputs on the arrows, what is cached green, what runs with its reason. */
+export const formatMermaid = <R>(pipeline: Pipeline<R>, { steps }: Plan): string => {
+  const node = new Map(steps.map(({ id }, i) => [id, `s${i}`]));
+  const nodes = steps.map(({ id, use, cached, reason }) => {
+    const why = cached ? "cached" : reason;
+    return `  ${node.get(id)}["${mermaidText(id)}: ${mermaidText(use)}<br/>${mermaidText(why)}"]:::${
+      cached ? "cached" : "runs"
+    }`;
+  });
+  const edges = pipeline.steps.flatMap(({ id, inputs }) =>
+    Object.entries(inputs).map(([name, wire]) => `  ${node.get(wire.step)} -->|${mermaidText(name)}| ${node.get(id)}`)
+  );
+  const classes = ["  classDef cached fill:#dff5e1,stroke:#2e7d32", "  classDef runs fill:#fff3d6,stroke:#b26a00"];
+  return ["flowchart TD", ...nodes, ...edges, ...classes].join("\n");
+};
 
 /** The plan as a list for the terminal. */
 export const formatPlan = <R>(pipeline: Pipeline<R>, { steps }: Plan): string => {

@@ -18,6 +18,8 @@ export interface RunOptions<R> {
   readonly cache?: Cache;
   readonly environment: Environment<R>;
   readonly onEvent?: OnEvent;
+  /** Ids of steps that run whatever the cache holds; their new results take the place of the old. */
+  readonly again?: ReadonlySet<string>;
 }
 
 export interface StepResult {
@@ -66,10 +68,10 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
   pipeline: Pipeline<R>,
   options: RunOptions<R>,
 ): Effect.fn.Return<RunResult<R>, unknown> {
-  const { cache, environment, onEvent = () => Effect.void } = options;
+  const { cache, environment, onEvent = () => Effect.void, again = new Set() } = options;
   const begun = yield* Clock.currentTimeMillis;
   const kind = yield* environment.kind;
-  const planned = yield* plan(pipeline, { cache, device: kind });
+  const planned = yield* plan(pipeline, { cache, device: kind, again });
   const values = new Map<string, Readonly<Record<string, unknown>>>();
   const results: StepResult[] = [];
   const count = pipeline.steps.length;
@@ -94,6 +96,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     }
     const seconds = ((yield* Clock.currentTimeMillis) - started) / 1000;
     if (cache !== undefined) {
+      if (again.has(id)) yield* cache.drop(key);
       const reason = yield* cache.put(key, seconds, step.outputs, outputs);
       if (reason !== undefined) {
         yield* onEvent({ status: "note", name: id, message: `its result could not be kept for later runs: ${reason}` });

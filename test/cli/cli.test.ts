@@ -171,6 +171,30 @@ describe("the other commands", patient, () => {
     assert.deepEqual(json.steps.map(({ cached }: { cached: boolean }) => cached), [true, true, true, true]);
   });
 
+  it("sau plan draws a chart, and says what --only and --from leave and redo", patient, async () => {
+    await run("run", "p.yaml");
+    const [chart, only, from, wrong] = await Promise.all([
+      run("plan", "p.yaml", "--mermaid"),
+      run("plan", "p.yaml", "--only", "twice"),
+      run("run", "p.yaml", "--from", "verdict"),
+      run("plan", "p.yaml", "--only", "twce"),
+    ]);
+    assert.match(chart.out, /^flowchart TD\n {2}s0\["in: load<br\/>cached"\]:::cached/);
+    assert.match(only.out, /everything is cached\n.*in .*\n.*twice .*\n$/);
+    assert.match(from.err, /slow \(scale\) {2}cached[^]*▸ \[4\/4\] verdict \(judge\) {2}it is to run again/);
+    assert.match(wrong.err, /there is no step "twce" here/);
+    assert.equal(wrong.code, 2);
+  });
+
+  it("sau diff compares two result folders", patient, async () => {
+    await run("run", "p.yaml", "--out", "d1");
+    await run("run", "p.yaml", "--set", "by=3", "--out", "d2");
+    const { code, out } = await run("diff", "d1", "d2");
+    assert.equal(code, 0);
+    assert.match(out, /param by: 2 → 3\n[^]*verdict.sum +12 ✓ +18 ✓ +\+6/);
+    assert.equal((await run("diff", "d1", "nowhere")).code, 2);
+  });
+
   it("sau steps lists settings with type, default and description", patient, async () => {
     const { out } = await run("steps");
     assert.match(out, /scale: Multiplies every number.\n +in +field/);
