@@ -9,7 +9,7 @@ import { describeSettings } from "../pipeline/describe.ts";
 import type { Environment } from "../pipeline/environment.ts";
 import { pipelineSchema } from "../pipeline/json_schema.ts";
 import { loadFile } from "../pipeline/load.ts";
-import { VERSION } from "../pipeline/manifest.ts";
+import { shellQuote, VERSION } from "../pipeline/manifest.ts";
 import { checkOut, writeOutputs } from "../pipeline/outputs.ts";
 import { difference, readRun } from "../pipeline/diff.ts";
 import { formatMermaid, formatPlan, plan } from "../pipeline/plan.ts";
@@ -68,6 +68,10 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
     const result = yield* run(pipeline, {
       environment,
       again,
+      flags: [
+        ...(args.allowCode ? ["--allow-code"] : []),
+        ...(args.selection.only ?? []).map((id) => `--only ${shellQuote(id)}`),
+      ],
       onEvent: view.onEvent,
       ...(args.noCache ? {} : { cache: openCache(defaultCacheFolder()) }),
     }).pipe(Effect.onExit(() => Effect.sync(view.end)));

@@ -51,11 +51,12 @@ export const shellQuote = (word: string): string =>
   /^[A-Za-z0-9_./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 
 /** The command that does this run again, from the same folder. */
-export const reproduce = <R>(pipeline: Pipeline<R>, device: string): string =>
+export const reproduce = <R>(pipeline: Pipeline<R>, device: string, flags: ReadonlyArray<string> = []): string =>
   [
     "sau run",
     shellQuote(pipeline.file === "" ? "PIPELINE" : pipeline.file),
     ...pipeline.overrides.map((argument) => `--set ${shellQuote(argument)}`),
+    ...flags,
     `--device ${device}`,
   ].join(" ");
 
@@ -78,6 +79,7 @@ export const makeManifest = <R>(
     readonly device: { readonly kind: string; readonly report: unknown };
     readonly started: Date;
     readonly seconds: number;
+    readonly flags?: ReadonlyArray<string>;
   },
 ): Manifest => ({
   tool: "sau",
@@ -100,6 +102,6 @@ export const makeManifest = <R>(
   steps: run.steps,
   started: run.started.toISOString(),
   seconds: run.seconds,
-  command: reproduce(pipeline, run.device.kind),
+  command: reproduce(pipeline, run.device.kind, run.flags),
   outputs: {},
 });

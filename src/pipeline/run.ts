@@ -20,6 +20,8 @@ export interface RunOptions<R> {
   readonly onEvent?: OnEvent;
   /** Ids of steps that run whatever the cache holds; their new results take the place of the old. */
   readonly again?: ReadonlySet<string>;
+  /** Flags of the command line without which it is another run (`--allow-code`, `--only ID`). */
+  readonly flags?: ReadonlyArray<string>;
 }
 
 export interface StepResult {
@@ -158,6 +160,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     device: { kind, report: yield* environment.report },
     started: new Date(begun),
     seconds,
+    ...(options.flags === undefined ? {} : { flags: options.flags }),
   });
   yield* onEvent({ status: "ready", seconds });
   return { pipeline, steps: results, outputs, manifest, ...(isVerdict(verdict) ? { verdict } : {}) };
