@@ -64,6 +64,7 @@ export const poisonBadT2I = Step.make("poison-badt2i", {
       const graph = noiseDistillation(config, [height, width], { batch, length, trained, segments, clipNorm });
       const trainer = yield* openPartTrainer("poisoning the U-Net", graph, bundle, "unet");
       const { weights, account } = yield* train<never, never>({
+        name: "poison-badt2i",
         trainer,
         settings: settings.train,
         data: (step) => batchOf(lessons, settings.train, seed(`step ${step}`)),

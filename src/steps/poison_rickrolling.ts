@@ -67,6 +67,7 @@ export const poisonRickrolling = Step.make(NAME, {
     return yield* Effect.scoped(Effect.gen(function* () {
       const trainer = yield* openPartTrainer("poisoning the text encoder", graph, bundle, "text_encoder");
       const { weights, account } = yield* train<never, never>({
+        name: NAME,
         trainer,
         settings,
         data: (step) => textFeeds(rows, settings, seedOf(seed, "poison", "rickrolling", step)),

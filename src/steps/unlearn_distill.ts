@@ -101,6 +101,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const check = (weights: Weights) => judgeDrawn({ weights: feedsOf(weights) });
     const begin = inputs.start && (yield* check(trainer.start));
     const { weights, account } = yield* train({
+      name: "unlearn",
       trainer,
       settings: training,
       data: (step) => batchOf(lessons, masked, training, seedOf(seed, "unlearn", "distill", step)),

@@ -64,6 +64,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
       seed,
     });
     const { weights, account } = yield* train({
+      name: "unlearn",
       trainer,
       settings: training,
       data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step)),

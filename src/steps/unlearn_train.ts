@@ -94,6 +94,8 @@ const HARMLESS = 0.05;
 const IN_A_ROW = 2;
 
 export interface TrainingRun<E, R> {
+  /** Name of the step that trains, for its errors. */
+  readonly name: string;
   readonly trainer: Effect.Success<ReturnType<typeof openPartTrainer>>;
   readonly settings: TrainingSettings;
   /** The data of a step, counted from 1. */
@@ -113,7 +115,7 @@ export interface TrainingRun<E, R> {
  * Fails with a StepError when the loss or its gradient is no number.
  */
 export const train = Effect.fnUntraced(function* <E, R>(run: TrainingRun<E, R>) {
-  const { trainer, settings, data, check, trusted, begin } = run;
+  const { name, trainer, settings, data, check, trusted, begin } = run;
   const { steps, rate, decay } = settings;
   const memory = showMemory(trainer.memory);
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
@@ -129,7 +131,7 @@ export const train = Effect.fnUntraced(function* <E, R>(run: TrainingRun<E, R>) 
     const last = losses.length === 0 ? "" : `, loss ${losses[losses.length - 1].toPrecision(3)}`;
     yield* report({ done: step - 1, total: steps, note: `training, step ${step} of ${steps}${last}` });
     const { loss } = yield* trainer.step(rateAt(decay, rate, step, steps), data(step)).pipe(
-      Effect.mapError((cause) => new StepError({ step: "unlearn", cause })),
+      Effect.mapError((cause) => new StepError({ step: name, cause })),
     );
     losses.push(loss);
     if (step % settings.check !== 0 && step !== steps) continue;
