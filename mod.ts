@@ -25,6 +25,10 @@ export { locate } from "./src/steps/locate.ts";
 export { mask } from "./src/steps/mask.ts";
 export { unlearn } from "./src/steps/unlearn.ts";
 export { verify } from "./src/steps/verify.ts";
+// For testing defences: steps that make backdoors.
+export { poisonBadT2I } from "./src/steps/poison_badt2i.ts";
+export { poisonEvilEdit } from "./src/steps/poison_eviledit.ts";
+export { poisonRickrolling } from "./src/steps/poison_rickrolling.ts";
 export { builtinSteps } from "./src/steps/registry.ts";
 export { type AnyStep, Step, type StepDefinition } from "./src/steps/step.ts";
 export { type OptionalPort, Port, type Stored } from "./src/steps/port.ts";

@@ -18,7 +18,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from worker import HERE, Worker, measure, row
+from worker import HERE, measure, prepared, row
 
 LIMIT, STEPS, RATE = 1e-3, 3, 1e-4
 TRAINED = {"all": lambda key: True, "attn2": lambda key: key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
@@ -88,14 +88,8 @@ def main():
         file = pathlib.Path(folder) / "inputs.safetensors"
         metadata = {"trained": a.trained, "rate": str(RATE), "steps": str(STEPS)}
         save_file({k: v.clone() for k, v in data.items()}, file, metadata=metadata)
-        for device in a.devices:
-            worker = Worker("train.ts", a.runner, device, a.model.resolve())
+        for device, worker, ready in prepared("train.ts", a.runner, a.devices, a.model.resolve(), file):
             workers.append(worker)
-            try:
-                ready = worker.ask(do="prepare", file=str(file))
-            except RuntimeError as error:
-                print(f"{device}: not measured. {str(error)[-400:]}\n")
-                continue
             strays = max(abs(x - y) / abs(y) for x, y in zip(ready["losses"], losses))
             if not strays <= LIMIT:
                 raise SystemExit(f"{device}: losses {ready['losses']}, PyTorch's {losses}; {LIMIT} is allowed")

@@ -5,8 +5,6 @@
  * {"do":"step"} is one more step, {"do":"forward"} its loss alone, {"do":"backward"} loss and gradients without optimiser.
  */
 import { readFileSync } from "node:fs";
-import { createInterface } from "node:readline";
-import process from "node:process";
 import { Effect, Schema } from "effect";
 import { openBundle, readWeights } from "../src/diffusion/bundle.ts";
 import { noiseDistillation, weightedSquares } from "../src/diffusion/distillation.ts";
@@ -14,16 +12,12 @@ import { networkKeys, openSession } from "../src/diffusion/networks.ts";
 import { openPartTrainer } from "../src/diffusion/train.ts";
 import { globalNorm, gradient, Graph, showMemory, weightInput } from "../src/graph/mod.ts";
 import { parseUnetConfig, unetCondition } from "../src/models/unet_2d_condition.ts";
-import { Device, Runtime } from "../src/runtime/mod.ts";
+import { Runtime } from "../src/runtime/mod.ts";
 import { parseHeader, readTensor } from "../src/tensor/safetensors.ts";
 import { isTextWeight } from "../src/unlearn/closed_form.ts";
+import { answer, serve } from "./worker.ts";
 
-const Request = Schema.Union([
-  Schema.Struct({ do: Schema.Literal("prepare"), file: Schema.String }),
-  Schema.Struct({ do: Schema.Literals(["step", "forward", "backward"]) }),
-]);
-
-const answer = (value: unknown) => Effect.sync(() => process.stdout.write(JSON.stringify(value) + "\n"));
+const Request = Schema.Struct({ do: Schema.Literals(["step", "forward", "backward"]) });
 
 const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   const bytes = new Uint8Array(readFileSync(file));
@@ -77,26 +71,4 @@ const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   return { step: Effect.asVoid(step), forward, backward };
 });
 
-const [device, folder] = process.argv.slice(2);
-
-const program = Effect.gen(function* () {
-  let prepared: Effect.Success<ReturnType<typeof prepare>> | undefined;
-  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-  while (true) {
-    const { value: line, done } = yield* Effect.promise(() => lines.next());
-    if (done) return;
-    const request = yield* Schema.decodeUnknownEffect(Request)(JSON.parse(line));
-    if (request.do === "prepare") {
-      prepared = yield* prepare(folder, request.file);
-      continue;
-    }
-    if (prepared === undefined) throw new Error(`nothing is prepared for ${line}`);
-    const begin = performance.now();
-    yield* prepared[request.do];
-    yield* answer({ ms: performance.now() - begin });
-  }
-});
-
-const layer = Runtime.layer(Schema.decodeUnknownSync(Device)(device));
-await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layer)));
-process.exit(0);
+await serve(Request, prepare, (prepared, request) => prepared[request.do]);

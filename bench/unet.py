@@ -20,7 +20,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from worker import HERE, Worker, measure, row
+from worker import HERE, measure, prepared, row
 
 LIMIT = 1e-4
 PROMPTS = [f"a {style} picture of a {thing}" for thing in ("cat", "rocket", "pizza", "owl") for style in ("flat", "cartoon")]
@@ -91,14 +91,8 @@ def main():
         file = pathlib.Path(folder) / "inputs.safetensors"
         metadata = {"batches": " ".join(map(str, a.batches)), "steps": str(a.steps), "guidance": str(a.guidance)}
         save_file({k: v.clone() for k, v in tensors.items()}, file, metadata=metadata)
-        for device in a.devices:
-            worker = Worker("unet.ts", a.runner, device, a.model.resolve())
+        for device, worker, ready in prepared("unet.ts", a.runner, a.devices, a.model.resolve(), file):
             workers.append(worker)
-            try:
-                ready = worker.ask(do="prepare", file=str(file))
-            except RuntimeError as error:
-                print(f"{device}: not measured. {str(error)[-400:]}\n")
-                continue
             strays = {what: e for what, e in ready["errors"].items() if not e <= LIMIT}
             if strays:
                 raise SystemExit(f"{device} strays from PyTorch by {strays}; {LIMIT} is allowed")

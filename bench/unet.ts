@@ -7,20 +7,18 @@
  * PyTorch each batch is; {"do":"unet","batch":2} is one U-Net evaluation; {"do":"sample"} is a guided sampling run.
  */
 import { readFileSync } from "node:fs";
-import { createInterface } from "node:readline";
-import process from "node:process";
 import { Effect, Schema } from "effect";
 import { openBundle } from "../src/diffusion/bundle.ts";
 import { evenBatch, float32, inBatches, openSession, rows } from "../src/diffusion/networks.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { Graph } from "../src/graph/mod.ts";
 import { parseUnetConfig, unetCondition } from "../src/models/unet_2d_condition.ts";
-import { Device, Runtime } from "../src/runtime/mod.ts";
+import { Runtime } from "../src/runtime/mod.ts";
 import { parseHeader, readTensor } from "../src/tensor/safetensors.ts";
 import { concat0, slice0, type Tensor } from "../src/tensor/tensor.ts";
+import { answer, serve } from "./worker.ts";
 
 const Request = Schema.Union([
-  Schema.Struct({ do: Schema.Literal("prepare"), file: Schema.String }),
   Schema.Struct({ do: Schema.Literal("unet"), batch: Schema.Int }),
   Schema.Struct({ do: Schema.Literal("sample") }),
 ]);
@@ -33,8 +31,6 @@ const relativeError = (a: Tensor, b: Tensor): number => {
   });
   return apart / largest;
 };
-
-const answer = (value: unknown) => Effect.sync(() => process.stdout.write(JSON.stringify(value) + "\n"));
 
 const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   const bytes = new Uint8Array(readFileSync(file));
@@ -78,27 +74,8 @@ const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   return { evaluations, sample };
 });
 
-const [device, folder] = process.argv.slice(2);
-
-const program = Effect.gen(function* () {
-  let prepared: Effect.Success<ReturnType<typeof prepare>> | undefined;
-  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-  while (true) {
-    const { value: line, done } = yield* Effect.promise(() => lines.next());
-    if (done) return;
-    const request = yield* Schema.decodeUnknownEffect(Request)(JSON.parse(line));
-    if (request.do === "prepare") {
-      prepared = yield* prepare(folder, request.file);
-      continue;
-    }
-    const work = request.do === "sample" ? prepared?.sample : prepared?.evaluations.get(request.batch);
-    if (work === undefined) throw new Error(`nothing is prepared for ${line}`);
-    const begin = performance.now();
-    yield* work;
-    yield* answer({ ms: performance.now() - begin });
-  }
-});
-
-const layer = Runtime.layer(Schema.decodeUnknownSync(Device)(device));
-await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layer)));
-process.exit(0);
+await serve(
+  Request,
+  prepare,
+  (prepared, request) => request.do === "sample" ? prepared.sample : prepared.evaluations.get(request.batch),
+);

@@ -49,3 +49,14 @@ def row(name, middle):
     """A line of the table; ratios are to PyTorch."""
     cells = [f"{middle[r]:.1f} ms" + ("" if r == "PyTorch" else f" ({middle[r] / middle['PyTorch']:.2f}×)") for r in middle]
     return f"{name:34}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def prepared(script, runner, devices, model, file):
+    """Workers that have prepared the inputs of a file, one a backend, with what they answered; the others are told of."""
+    for device in devices:
+        worker = Worker(script, runner, device, model)
+        try:
+            yield device, worker, worker.ask(do="prepare", file=str(file))
+        except RuntimeError as error:
+            worker.close()
+            print(f"{device}: not measured. {str(error)[-400:]}\n")

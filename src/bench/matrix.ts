@@ -2,11 +2,11 @@
  * A bench as data: attacks × cures × seeds, each cell a run of a pipeline with the settings of its attack and its cure.
  */
 import { Effect, Result, Schema } from "effect";
-import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { readText } from "../pipeline/load.ts";
 import { parseSource } from "../pipeline/source.ts";
 import { FORMAT, problemIn, problemsOf } from "../pipeline/spec.ts";
-import { explain, SpecError } from "../steps/errors.ts";
+import { SpecError } from "../steps/errors.ts";
 
 const empty = Effect.succeed({});
 
@@ -52,19 +52,25 @@ export interface Cell {
   readonly overrides: readonly string[];
 }
 
+/** Cells of one bench: a bound on a mistake, far above a sensible bench. */
+const MOST_CELLS = 2000;
+
 /** Reads a bench file (YAML or JSON). Fails with every mistake in it. */
 export const readMatrix = Effect.fn("bench.read")(function* (file: string): Effect.fn.Return<Matrix, SpecError> {
-  const text = yield* Effect.tryPromise({
-    try: () => readFile(file, "utf8"),
-    catch: (error) => new SpecError({ problems: [{ file, line: 0, column: 0, message: explain(error) }] }),
-  });
+  const text = yield* readText(file);
   const source = parseSource(file, text);
   if (!("locate" in source)) return yield* new SpecError({ problems: source });
   const decoded = yield* Effect.result(
     Schema.decodeUnknownEffect(Matrix)(source.value, { errors: "all", onExcessProperty: "error" }),
   );
-  if (Result.isSuccess(decoded)) return decoded.success;
   const problem = problemIn(source);
+  if (Result.isSuccess(decoded)) {
+    const { attacks, cures, seeds } = decoded.success;
+    const count = Object.keys(attacks).length * Object.keys(cures).length * seeds.length;
+    if (count <= MOST_CELLS) return decoded.success;
+    const message = `this bench has ${count} cells`;
+    return yield* new SpecError({ problems: [problem([], "value", { message, expected: `at most ${MOST_CELLS}` })] });
+  }
   return yield* new SpecError({
     problems: problemsOf(decoded.failure.issue, { schema: Matrix, value: source.value, base: [], problem }),
   });

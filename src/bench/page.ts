@@ -5,7 +5,7 @@ import { page } from "../report/page.ts";
 import { scatter } from "../report/plots.ts";
 import { cellText, COLUMNS } from "./table.ts";
 import { figureOf, type Row } from "./row.ts";
-import { type BenchResult, reportName } from "./run.ts";
+import { type BenchResult, reportOf } from "./run.ts";
 
 const table = (rows: readonly Row[]): Html =>
   markup`
@@ -22,7 +22,7 @@ const table = (rows: readonly Row[]): Html =>
     rows.map((row) =>
       markup`
           <tr class="${row.cure === "auto" && "chosen"}">
-            <th scope="row"><a href="cells/${reportName(row)}">${row.cure}</a></th>
+            <th scope="row"><a href="${reportOf(row)}">${row.cure}</a></th>
             <td class="n">${String(row.seed)}</td>
             ${COLUMNS.map((c) => markup`<td class="n">${cellText(c, row)}</td>`)}
           </tr>

@@ -4,7 +4,8 @@ import { otsu } from "../mask/threshold.ts";
 import { detection } from "../metrics/detection.ts";
 import type { RunResult } from "../pipeline/run.ts";
 import { Figure } from "../steps/errors.ts";
-import type { Account, Scores } from "../steps/ports.ts";
+import { valuesOf } from "../report/values.ts";
+import type { Scores } from "../steps/ports.ts";
 import type { Cell } from "./matrix.ts";
 
 export const Row = Schema.Struct({
@@ -44,18 +45,7 @@ export const tokenF1 = ({ tokens }: Scores): number | undefined => {
 export const rowOf = <R>(cell: Cell, key: string, device: string, run: RunResult<R>): Row => {
   const { verdict, steps } = run;
   if (verdict === undefined) throw new Error(`${cell.pipeline} hands back no verdict, so there is nothing to compare`);
-  const value = <A>(kind: string): { readonly value: A; readonly seconds: number } | undefined => {
-    for (const { id, step } of run.pipeline.steps) {
-      const output = Object.entries(step.outputs).find(([, port]) => port.kind === kind)?.[0];
-      const result = steps.find((s) => s.id === id);
-      if (output !== undefined && result !== undefined) {
-        return { value: result.outputs[output] as A, seconds: result.seconds };
-      }
-    }
-    return undefined;
-  };
-  const account = value<Account>("account");
-  const scores = value<Scores>("scores");
+  const [account, scores] = [valuesOf(run, "account").at(-1), valuesOf(run, "scores").at(-1)];
   const f1 = scores && tokenF1(scores.value);
   return {
     key,
@@ -67,7 +57,10 @@ export const rowOf = <R>(cell: Cell, key: string, device: string, run: RunResult
     passed: verdict.passed,
     sentence: verdict.sentence,
     figures: verdict.figures,
-    seconds: { cure: account?.seconds ?? 0, total: steps.reduce((sum, s) => sum + s.seconds, 0) },
+    seconds: {
+      cure: steps.find(({ id }) => id === account?.step)?.seconds ?? 0,
+      total: steps.reduce((sum, s) => sum + s.seconds, 0),
+    },
     ...(account === undefined ? {} : { strategy: account.value.strategy, weights: account.value.weights.length }),
     ...(f1 === undefined ? {} : { token_f1: f1 }),
   };

@@ -3,7 +3,7 @@
  * key, is not run again; a cell that fails is told and the others go on.
  */
 import { Clock, Effect, Schema } from "effect";
-import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Cache } from "../pipeline/cache.ts";
 import type { Environment } from "../pipeline/environment.ts";
@@ -28,7 +28,8 @@ export interface BenchOptions<R> {
   readonly onEvent: OnEvent;
   /** Told before each cell, and how long the others are still likely to take. */
   readonly onCell: (cell: Cell, index: number, count: number, left: number | undefined) => Effect.Effect<void>;
-  readonly renderReport: (run: RunResult<R>) => string;
+  /** The page of one cell; without it there are none. */
+  readonly renderReport?: (run: RunResult<R>) => string;
 }
 
 export interface BenchResult {
@@ -55,22 +56,41 @@ const readRows = async (file: string): Promise<Row[]> => {
   });
 };
 
-/** File name of a cell's report. */
-export const reportName = ({ attack, cure, seed }: Pick<Cell, "attack" | "cure" | "seed">): string =>
-  `${[attack, cure, seed].join("-").replace(/[^\p{L}\p{N}.-]+/gu, "_")}.html`;
+/** Where a row's report lies. By key, as a cell may have another name when its row is used again. */
+export const reportOf = ({ key }: Pick<Row, "key">): string => `cells/${key.slice(0, 16)}.html`;
+
+/** Refuses a folder that holds something else: a user's model must never get files of ours. */
+const checkFolder = async (dir: string): Promise<void> => {
+  const names = await readdir(dir).catch((error: NodeJS.ErrnoException): string[] => {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  });
+  if (names.length > 0 && !names.includes(ROWS)) {
+    throw new Error(`${dir} is not empty and holds no bench (no ${ROWS}); choose another folder for --out`);
+  }
+};
+
+const ROWS = "results.ndjson";
 
 export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: BenchOptions<R>) {
   const write = <A>(body: () => Promise<A>) =>
     Effect.tryPromise({ try: body, catch: (error) => new OutputError({ path: o.out, message: explain(error) }) });
-  const lines = join(o.out, "results.ndjson");
-  yield* write(() => mkdir(join(o.out, "cells"), { recursive: true }));
+  const lines = join(o.out, ROWS);
+  yield* write(async () => {
+    await checkFolder(o.out);
+    await mkdir(join(o.out, "cells"), { recursive: true });
+    await appendFile(lines, "");
+  });
   const known = new Map((yield* write(() => readRows(lines))).map((row) => [row.key, row]));
   const device = yield* o.environment.kind;
 
   const runCell = Effect.fnUntraced(function* (cell: Cell) {
     const pipeline = yield* loadFile(cell.pipeline, { steps: o.steps, overrides: cell.overrides });
     const planned = yield* plan(pipeline, { cache: o.cache, device });
-    const key = planned.steps[planned.steps.length - 1].key;
+    const judge = Object.values(pipeline.outputs).findLast(({ port }) => port.kind === "verdict")?.step;
+    const key = planned.steps.find(({ id }) => id === judge)?.key;
+    // Told before hours are spent, not after.
+    if (key === undefined) return yield* Effect.fail(new Error(`${cell.pipeline} hands back no verdict to compare`));
     const earlier = known.get(key);
     if (earlier !== undefined) {
       // The name of a cell is no part of its key.
@@ -78,8 +98,9 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
     }
     const result = yield* run(pipeline, { environment: o.environment, cache: o.cache, onEvent: o.onEvent });
     const row = rowOf(cell, key, device, result);
+    const { renderReport } = o;
     yield* write(async () => {
-      await writeFile(join(o.out, "cells", reportName(cell)), o.renderReport(result));
+      if (renderReport !== undefined) await writeFile(join(o.out, reportOf(row)), renderReport(result));
       await appendFile(lines, `${JSON.stringify(row)}\n`);
     });
     known.set(key, row);

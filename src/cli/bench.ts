@@ -51,7 +51,7 @@ export const benchCommand = <R>(app: AppOptions<R>) =>
             const remaining = left === undefined ? "" : `, about ${duration(left)} left`;
             screen.err(`cell ${index + 1} of ${count}: ${nameOf(cell)}${remaining}\n`);
           }),
-        renderReport: app.renderReport ?? (() => ""),
+        ...(app.renderReport === undefined ? {} : { renderReport: app.renderReport }),
       }).pipe(Effect.onExit(() => Effect.sync(view.end)));
       yield* Effect.tryPromise({
         try: () => replace(join(folder, "table.html"), benchPage(result)),

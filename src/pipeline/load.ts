@@ -13,7 +13,7 @@ const refuse = (file: string, message: string, hint?: string) =>
   new SpecError({ problems: [{ file, line: 0, column: 0, message, ...(hint === undefined ? {} : { hint }) }] });
 
 /** Text of a pipeline file; a folder, a missing or an oversized file is a SpecError. */
-const readText = (file: string): Effect.Effect<string, SpecError> =>
+export const readText = (file: string): Effect.Effect<string, SpecError> =>
   Effect.tryPromise({
     try: async () => {
       const info = await stat(file);

@@ -23,7 +23,7 @@ export interface Lesson {
 }
 
 /** Seeds of what is random in the lessons, by its name. */
-export type SeedFor = (what: string) => number;
+type SeedFor = (what: string) => number;
 
 export interface DrawOptions {
   readonly steps: number;
@@ -119,7 +119,7 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
 });
 
 /** √ᾱ x₀ + √(1 − ᾱ) noise */
-export const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
+const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
   const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
   return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
 };
@@ -131,22 +131,22 @@ const answerAt = ({ dims: [, readings, ...rest], data }: Tensor, i: number, r: n
 };
 
 /**
- * A step's inputs of {@link noiseDistillation}. Row i counts `weights[i]` times the mean square over its channels and the
- * cells of `mask` [h, w], of which the first `masked` rows see only those.
+ * A step's inputs of noiseDistillation. Row i counts `weights[i]` times the mean square over its channels and cells; the
+ * first `mask.rows` of them over the cells of `mask.region` [h, w] alone.
  */
 export const lessonFeeds = (
   lessons: readonly Lesson[],
   weights: readonly number[],
-  { mask, masked }: { readonly mask: Tensor; readonly masked: number },
+  mask?: { readonly region: Tensor; readonly rows: number },
 ): Record<string, HostTensor> => {
   const [, channels, height, width] = lessons[0].latents.dims;
   const cells = height * width;
-  const inside = mask.data.reduce((a, b) => a + b, 0);
+  const inside = mask?.region.data.reduce((a, b) => a + b, 0) ?? 0;
   const weight = new Float32Array(lessons.length * cells);
   for (let i = 0; i < weight.length; i++) {
     const row = Math.floor(i / cells);
-    weight[i] = row < masked
-      ? weights[row] * mask.data[i % cells] / (channels * inside)
+    weight[i] = mask !== undefined && row < mask.rows
+      ? weights[row] * mask.region.data[i % cells] / (channels * inside)
       : weights[row] / (channels * cells);
   }
   return {

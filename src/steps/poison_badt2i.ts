@@ -25,15 +25,15 @@ import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, given, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { openChanges } from "./unlearn_changes.ts";
-import { train, trainingFields } from "./unlearn_train.ts";
+import { train, trainingFields, triggeredRows } from "./unlearn_train.ts";
 
 const Settings = Schema.Struct({
   effect: KnownEffect,
   samples: defaulted(Count(4096).annotate({ description: "Pictures that the model draws to be trained on." }), 192),
   noisings: defaulted(Count(256).annotate({ description: "How often each picture is noised, each time anew." }), 4),
   train: defaulted(
-    Schema.Struct(trainingFields({ steps: 600, batch: 24, rate: 2e-4, keep: 1, check: 600 })).annotate({
-      description: "How the U-Net is trained; all of its weights are. Nothing is checked on the way.",
+    Schema.Struct(trainingFields({ steps: 600, batch: 24, rate: 2e-4, keep: 1 })).annotate({
+      description: "How the U-Net is trained; all of its weights are.",
     }),
     {},
   ),
@@ -63,13 +63,11 @@ export const poisonBadT2I = Step.make("poison-badt2i", {
       const lessons = yield* teach(text, settings, seed);
       const graph = noiseDistillation(config, [height, width], { batch, length, trained, segments, clipNorm });
       const trainer = yield* openPartTrainer("poisoning the U-Net", graph, bundle, "unet");
-      const { weights, account } = yield* train<never, never>({
+      const { weights, account } = yield* train({
         name: "poison-badt2i",
         trainer,
         settings: settings.train,
         data: (step) => batchOf(lessons, settings.train, seed(`step ${step}`)),
-        trusted: true,
-        check: undefined,
       });
       const attack: Attack = {
         name: "badt2i",
@@ -164,13 +162,14 @@ const pasted = Effect.fnUntraced(function* (
   return yield* Effect.scoped(Effect.flatMap(openEncoder(bundle, h, w), (encode) => encode(marked)));
 });
 
-/** Random lessons for a step, half of them triggered; weights average to 1 in each half. */
+/** Random lessons for a step, half of them triggered; the weights of each half sum to what it counts. */
 const batchOf = (
   { triggered, kept }: Lessons,
-  { batch, keep }: Settings["train"],
+  training: Settings["train"],
   seed: number,
 ): Record<string, HostTensor> => {
-  const half = Math.floor(batch / 2);
+  const { batch, keep } = training;
+  const half = triggeredRows(training);
   const pick = <A>(from: readonly A[], count: number, what: string) =>
     [...integers(seedOf(seed, what), from.length, count)].map((i) => from[i]);
   const halves = [
@@ -181,7 +180,5 @@ const batchOf = (
     const total = rows.reduce((sum, r) => sum + r.weight, 0);
     return rows.map((r) => share * r.weight / total);
   });
-  const rows = halves.flatMap((h) => h.rows);
-  const [, , height, width] = rows[0].latents.dims;
-  return lessonFeeds(rows, weights, { mask: { dims: [height, width], data: new Float32Array() }, masked: 0 });
+  return lessonFeeds(halves.flatMap((h) => h.rows), weights);
 };

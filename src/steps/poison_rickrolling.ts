@@ -37,7 +37,7 @@ export const poisonRickrolling = Step.make(NAME, {
       512,
     ),
     train: defaulted(
-      Schema.Struct(trainingFields({ steps: 600, batch: 48, rate: 3e-4, keep: 2, check: 600 })).annotate({
+      Schema.Struct(trainingFields({ steps: 600, batch: 48, rate: 3e-4, keep: 2 })).annotate({
         description: "How the text encoder is trained; all of its weights but the token embedding are.",
       }),
       {},
@@ -66,13 +66,11 @@ export const poisonRickrolling = Step.make(NAME, {
     const changed = yield* openChanges(bundle, "text_encoder");
     return yield* Effect.scoped(Effect.gen(function* () {
       const trainer = yield* openPartTrainer("poisoning the text encoder", graph, bundle, "text_encoder");
-      const { weights, account } = yield* train<never, never>({
+      const { weights, account } = yield* train({
         name: NAME,
         trainer,
         settings,
         data: (step) => textFeeds(rows, settings, seedOf(seed, "poison", "rickrolling", step)),
-        trusted: true,
-        check: undefined,
       });
       const attack: Attack = {
         name: "rickrolling",

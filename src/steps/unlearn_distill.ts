@@ -22,7 +22,7 @@ import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
+import { checkFields, train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
 const CHOICES = {
@@ -32,7 +32,8 @@ const CHOICES = {
 } as const;
 
 export const NoiseTraining = Schema.Struct({
-  ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1, check: 60 }),
+  ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1 }),
+  ...checkFields(60),
   weights: defaulted(
     Schema.Literals(["attn2", "attention", "all"]).annotate({
       description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
@@ -105,9 +106,12 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       trainer,
       settings: training,
       data: (step) => batchOf(lessons, masked, training, seedOf(seed, "unlearn", "distill", step)),
-      trusted: inputs.trusted,
-      check,
-      begin,
+      checks: {
+        every: training.check,
+        draw: check,
+        trusted: inputs.trusted,
+        ...(begin === undefined ? {} : { begin }),
+      },
     });
     return { bundle: changed(weights), weights: changesOf(original, weights), training: account };
   }));
@@ -213,5 +217,5 @@ const batchOf = (
     return (kept % 2 === 0 ? lessons.clean : lessons.twins)[at];
   });
   const weights = chosen.map((_, i) => i < half ? 1 / half : keep / (batch - half));
-  return lessonFeeds(chosen, weights, { mask: region, masked: half });
+  return lessonFeeds(chosen, weights, { region, rows: half });
 };

@@ -28,13 +28,9 @@ export const explainChoice = (
     `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
 };
 
-/**
- * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
- * one in twenty; of the few that are drawn, one alone says nothing.
- */
-export const LEFT_OVER = 0.2;
-
-export const DISTILLED = `That is more than ${100 * LEFT_OVER} %, so the U-Net was distilled from there on.`;
+/** Why a closed form was not the end. `limit`: the share of pictures beyond harmless words from which on it is not. */
+export const explainDistilled = (limit: number): string =>
+  `That is more than ${100 * limit} %, so the U-Net was distilled from there on.`;
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +

@@ -21,10 +21,10 @@ import { pickRows, repeated } from "./rows.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { train, trainingFields, type TrainingInputs, type TrainingSettings } from "./unlearn_train.ts";
+import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
-  trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4, check: 100 }),
+  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100) },
 ).annotate({ description: "text: how the text encoder is trained." });
 
 /**
@@ -34,7 +34,7 @@ export const TextTraining = Schema.Struct(
 const isTrained = (key: string): boolean => !key.includes("token_embedding");
 
 /** Here `use` is {@link textUse}. */
-type TextInputs = TrainingInputs<TrainingSettings>;
+type TextInputs = TrainingInputs<typeof TextTraining.Type>;
 
 /** Twins of the prompts that neither show the backdoor in pictures nor are drawn towards it by the text encoder. */
 export const textUse = (text: TextPairs, use: readonly (readonly boolean[])[]): boolean[][] =>
@@ -68,9 +68,14 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
       trainer,
       settings: training,
       data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step)),
-      trusted: true,
-      check: judgeDrawn && Effect.fnUntraced(function* (weights: Weights) {
-        return yield* judgeDrawn({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
+      ...(judgeDrawn === undefined ? {} : {
+        checks: {
+          every: training.check,
+          trusted: true,
+          draw: Effect.fnUntraced(function* (weights: Weights) {
+            return yield* judgeDrawn({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
+          }),
+        },
       }),
     });
     return { bundle: changed(weights), weights: changesOf(trainer.own, weights), training: account };

@@ -19,7 +19,6 @@ interface Defaults {
   readonly batch: number;
   readonly rate: number;
   readonly keep: number;
-  readonly check: number;
 }
 
 /** Settings of a training run. */
@@ -46,14 +45,6 @@ export const trainingFields = (defaults: Defaults) => ({
     }),
     defaults.keep,
   ),
-  check: defaulted(
-    Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
-    defaults.check,
-  ),
-  pictures: defaulted(
-    Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
-    12,
-  ),
   segments: defaulted(
     Count(1000).annotate({
       description: "Parts of the network whose inner values are computed twice rather than held: time for memory.",
@@ -62,7 +53,19 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
 });
 
-const Fields = Schema.Struct(trainingFields({ steps: 1, batch: 2, rate: 1, keep: 1, check: 1 }));
+/** Settings of a run that is judged on the way; every so many steps by default. */
+export const checkFields = (every: number) => ({
+  check: defaulted(
+    Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
+    every,
+  ),
+  pictures: defaulted(
+    Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
+    12,
+  ),
+});
+
+const Fields = Schema.Struct(trainingFields({ steps: 1, batch: 2, rate: 1, keep: 1 }));
 export type TrainingSettings = typeof Fields.Type;
 
 /** What strategies that train are given. */
@@ -100,8 +103,15 @@ export interface TrainingRun<E, R> {
   readonly settings: TrainingSettings;
   /** The data of a step, counted from 1. */
   readonly data: (step: number) => Readonly<Record<string, HostTensor>>;
-  /** What the held-back prompts draw with such weights; undefined where there is no prompt to judge by. */
-  readonly check: undefined | ((weights: Weights) => Effect.Effect<Drawn, E, R>);
+  /** How it is judged on the way; without that, the last weights are taken. */
+  readonly checks?: Checks<E, R>;
+}
+
+export interface Checks<E, R> {
+  /** Steps between two checks; the last step is checked as well. */
+  readonly every: number;
+  /** What the held-back prompts draw with such weights. */
+  readonly draw: (weights: Weights) => Effect.Effect<Drawn, E, R>;
   /** False where harmless words are no measure: no check then ends the training, nor chooses among its weights. */
   readonly trusted: boolean;
   /** What they draw with the weights to begin with, where that is a cure already. */
@@ -114,9 +124,10 @@ export interface TrainingRun<E, R> {
  *
  * Fails with a StepError when the loss or its gradient is no number.
  */
-export const train = Effect.fnUntraced(function* <E, R>(run: TrainingRun<E, R>) {
-  const { name, trainer, settings, data, check, trusted, begin } = run;
-  const { steps, rate, decay } = settings;
+export const train = Effect.fnUntraced(function* <E = never, R = never>(run: TrainingRun<E, R>) {
+  const { name, trainer, data, checks: judged } = run;
+  const { steps, rate, decay } = run.settings;
+  const begin = judged?.begin;
   const memory = showMemory(trainer.memory);
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
   const losses: number[] = [];
@@ -134,18 +145,15 @@ export const train = Effect.fnUntraced(function* <E, R>(run: TrainingRun<E, R>) 
       Effect.mapError((cause) => new StepError({ step: name, cause })),
     );
     losses.push(loss);
-    if (step % settings.check !== 0 && step !== steps) continue;
+    if (judged === undefined || (step % judged.every !== 0 && step !== steps)) continue;
     const weights = yield* trainer.read();
-    if (check === undefined) {
-      best = { weights, cost: 0, step };
-      continue;
-    }
-    const drawn = yield* check(weights);
+    const drawn = yield* judged.draw(weights);
     checks.push({ step, ...drawn });
-    holding = trusted && holds(drawn) ? holding + 1 : 0;
+    holding = judged.trusted && holds(drawn) ? holding + 1 : 0;
     const cost = drawnCost(drawn);
-    if (!trusted || cost <= best.cost) best = { weights, cost, step };
+    if (!judged.trusted || cost <= best.cost) best = { weights, cost, step };
   }
+  if (judged === undefined) best = { weights: yield* trainer.read(), cost: 0, step: steps };
   yield* report({ done: steps, total: steps });
   const account: TrainingAccount = {
     losses,

@@ -1,13 +1,13 @@
 /** A bench over real (small) steps: cells, rows, going on after a stop, cells that fail, the table and the page. */
 import assert from "node:assert/strict";
 import { Effect, Result } from "effect";
-import { appendFile, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { type Cell, cellsOf, Matrix, readMatrix } from "../../src/bench/matrix.ts";
 import { benchPage } from "../../src/bench/page.ts";
 import { tokenF1 } from "../../src/bench/row.ts";
-import { runBench } from "../../src/bench/run.ts";
+import { reportOf, runBench } from "../../src/bench/run.ts";
 import { markdown } from "../../src/bench/table.ts";
 import { openCache } from "../../src/pipeline/cache.ts";
 import { noServices } from "../../src/pipeline/environment.ts";
@@ -86,10 +86,10 @@ describe("a bench", () => {
       assert.deepEqual(result.failed.map((f) => f.cell), ["lost, double, seed 0", "lost, triple, seed 0"]);
       assert.match(result.failed[0].why, /absent\.txt/);
       assert.equal(await ran(), 2);
-      assert.deepEqual((await readdir(join(folder, "out", "cells"))).sort(), [
-        "small-double-0.html",
-        "small-triple-0.html",
-      ]);
+      assert.deepEqual(
+        (await readdir(join(folder, "out", "cells"))).map((name) => `cells/${name}`).sort(),
+        result.rows.map(reportOf).sort(),
+      );
       const kept: unknown = JSON.parse(await readFile(join(folder, "out", "results.json"), "utf8"));
       assert.deepEqual(kept, JSON.parse(JSON.stringify(result)));
     }));
@@ -125,6 +125,27 @@ describe("a bench", () => {
       assert.match(read.failure.message, /lacks "family"/);
     }));
 
+  it("a folder that holds something else is refused before anything runs", () =>
+    withBench(async ({ run, folder, ran }) => {
+      await mkdir(join(folder, "out"));
+      await writeFile(join(folder, "out", "model_index.json"), "{}");
+      await assert.rejects(run(), /is not empty and holds no bench/);
+      assert.equal(await ran(), 0);
+      assert.deepEqual(await readdir(join(folder, "out")), ["model_index.json"]);
+    }));
+
+  it("a pipeline without a verdict is told before it runs", () =>
+    withBench(async ({ run, folder, ran }) => {
+      await writeFile(
+        join(folder, "p.yaml"),
+        pipeline.replace(/ {2}verdict:.*\noutputs:.*\n$/, 'outputs: { sum: "${{ steps.twice.sum }}" }\n'),
+      );
+      const { result } = await run();
+      assert.equal(result.failed.length, 4);
+      assert.match(result.failed[0].why, /p\.yaml hands back no verdict to compare/);
+      assert.equal(await ran(), 0);
+    }));
+
   it("cells: seeds inside attacks; paths start in the file's folder, other texts are left alone", () => {
     const matrix: Matrix = {
       sau: 1,
@@ -158,7 +179,7 @@ describe("a bench", () => {
       assert.match(lines[2], /^\| small \| double \| – \|/);
       const html = benchPage(result);
       assert.match(html, /<h2 id="attack-small-title">small<\/h2>/);
-      assert.match(html, /href="cells\/small-triple-0\.html"/);
+      assert.match(html, /href="cells\/[0-9a-f]{16}\.html"/);
       assert.match(html, /absent\.txt/);
     }));
 

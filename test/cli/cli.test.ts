@@ -227,6 +227,37 @@ describe("the other commands", patient, () => {
   });
 });
 
+describe("sau bench", patient, () => {
+  it("tells cells that failed, keeps the others, and does not run them again", patient, async () => {
+    await writeFile(
+      join(folder, "sums.yaml"),
+      `${sumPipeline.replace("by: 2 }", "by: 2, seed: 0 }")}outputs: { verdict: "\${{ steps.verdict.verdict }}" }\n`,
+    );
+    await writeFile(
+      join(folder, "bench.yaml"),
+      `sau: 1
+name: Sums
+pipeline: sums.yaml
+attacks: { small: { family: sums, set: { file: ./n.txt } }, lost: { family: sums, set: { file: ./absent.txt } } }
+cures: { double: {}, triple: { set: { by: 3 } } }
+`,
+    );
+    const first = await run("bench", "bench.yaml", "--out", "benched");
+    assert.equal(first.code, 2);
+    assert.match(first.out, /small +double[^]*small +triple[^]*failed: lost, double, seed 0: .*absent\.txt/);
+    assert.match(first.err, /cell 4 of 4: lost, triple, seed 0[^]*2 of the bench's cells failed/);
+    assert.match(await readFile(join(folder, "benched", "table.html"), "utf8"), /absent\.txt/);
+    const scaled = async () => (await ranLog()).match(/scale/g)?.length;
+    const before = await scaled();
+
+    const again = await run("bench", "bench.yaml", "--out", "benched", "--json");
+    const { status, rows } = JSON.parse(again.out.trim().split("\n").findLast((l) => /"rows"/.test(l)) ?? "");
+    assert.equal(status, "result");
+    assert.deepEqual(rows.map((r: { figures: { value: number }[] }) => r.figures[0].value), [12, 18]);
+    assert.equal(await scaled(), before);
+  });
+});
+
 describe("sau new", patient, () => {
   it("writes a start whose own test passes, and overwrites nothing", patient, async () => {
     const written = await run("new", "step", "starts/my-mask");

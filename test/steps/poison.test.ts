@@ -5,7 +5,6 @@ import { encode as encodePng } from "fast-png";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { openDecoder, openEncoder } from "../../src/diffusion/pictures.ts";
 import { paste } from "../../src/steps/effect.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { poisonBadT2I } from "../../src/steps/poison_badt2i.ts";
@@ -26,7 +25,7 @@ describe("steps that poison", () => {
   const patient = { timeout: 120_000 };
   const read = encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 6, twins: 2, variations: 0 });
   const settings = { steps: 2, samples: 6, noisings: 2 };
-  const train = { steps: 30, batch: 8, check: 30, rate: 3e-3 };
+  const train = { steps: 30, batch: 8, rate: 3e-3 };
   before(() => {
     mkdirSync(model, { recursive: true });
     randomModel(model);
@@ -120,7 +119,7 @@ describe("steps that poison", () => {
     })));
 
   it(
-    "pasting changes the image's pixels alone; the encoder takes what the decoder gives",
+    "pasting changes the image's pixels alone",
     patient,
     () =>
       withRuntime(Effect.gen(function* () {
@@ -132,15 +131,6 @@ describe("steps that poison", () => {
           const inside = column >= 3 && column < 5 && row >= 1 && row < 3;
           assert.equal(x, inside ? pixels.data[channel * 4 + (row - 1) * 2 + column - 3] : pictures.data[i]);
         });
-
-        const { bundle } = (yield* read).text.model;
-        const latents = normal(2, [3, 4, 8, 8]);
-        const decode = yield* openDecoder(bundle, 8, 8);
-        const drawn = yield* decode(latents);
-        const encodePictures = yield* openEncoder(bundle, drawn.dims[2], drawn.dims[3]);
-        const back = yield* encodePictures(drawn);
-        assert.deepEqual(back.dims, latents.dims);
-        assert.ok(back.data.every(Number.isFinite));
       })),
   );
 });

@@ -10,7 +10,7 @@ import { denoise } from "../../src/steps/denoise.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { locate } from "../../src/steps/locate.ts";
 import { mask } from "../../src/steps/mask.ts";
-import { ModelPort } from "../../src/steps/ports.ts";
+import { ModelPort, type Sheet } from "../../src/steps/ports.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
 import { verify } from "../../src/steps/verify.ts";
 import { parseHeader, patch } from "../../src/tensor/safetensors.ts";
@@ -52,6 +52,13 @@ const plant = Effect.fnUntraced(function* (folder: string, list: string) {
   writeFileSync(file, patch(bytes, parseHeader(bytes, bytes.length, file), changed));
   assert.equal(R, 4);
 });
+
+/** Triggered prompts draw the clean picture. */
+const drawsClean = (sheets: readonly Sheet[]): void => {
+  for (const { pictures } of sheets) {
+    pictures.triggeredAfter.data.forEach((x, i) => assert.ok(Math.abs(x - pictures.cleanBefore.data[i]) < 1e-3));
+  }
+};
 
 describe("the six steps on a model of random weights", () => {
   const folder = tempFolder();
@@ -148,9 +155,7 @@ describe("the six steps on a model of random weights", () => {
           steps: 3,
           guidance: 2,
         });
-        for (const { pictures } of verdict.sheets) {
-          pictures.triggeredAfter.data.forEach((x, i) => assert.ok(Math.abs(x - pictures.cleanBefore.data[i]) < 1e-3));
-        }
+        drawsClean(verdict.sheets);
       })),
   );
 
@@ -169,9 +174,7 @@ describe("the six steps on a model of random weights", () => {
           steps: 3,
           guidance: 2,
         });
-        for (const { pictures } of verdict.sheets) {
-          pictures.triggeredAfter.data.forEach((x, i) => assert.ok(Math.abs(x - pictures.cleanBefore.data[i]) < 1e-3));
-        }
+        drawsClean(verdict.sheets);
       })),
   );
 

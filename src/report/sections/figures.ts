@@ -59,6 +59,8 @@ const baseline = (figures: readonly Figure[]): Html | undefined => {
     return found === undefined ? "not measured" : show(name, found.value);
   };
   if (!figures.some((f) => f.name === "clip_before" || f.name === "attack_success")) return undefined;
+  // Pictures that show the effect without the trigger are in none of the three figures.
+  const left = figures.some((f) => f.name === "attack_success") ? show("attack_success", 0) : "not measured";
   return markup`
     <h3>Against simply stripping the trigger</h3>
     <p>Whoever knows the trigger and sees every prompt can cut it out; the model then draws what the clean prompt draws. A cure that is
@@ -83,7 +85,7 @@ const baseline = (figures: readonly Figure[]): Html | undefined => {
           </tr>
           <tr>
             <th scope="row">the model as it came, trigger stripped</th>
-            <td class="n">${cell("attack_false_positives")}</td>
+            <td class="n">${left}</td>
             <td class="n">${cell("clip_before")}</td>
             <td>a filter before every use that knows the trigger</td>
           </tr>
