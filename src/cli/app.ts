@@ -4,7 +4,6 @@
  */
 import { Effect, Option, type Scope } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
-import { defaultCacheFolder, openCache } from "../pipeline/cache.ts";
 import { describeSettings } from "../pipeline/describe.ts";
 import type { Environment } from "../pipeline/environment.ts";
 import { pipelineSchema } from "../pipeline/json_schema.ts";
@@ -19,6 +18,7 @@ import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts
 import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
 import { decodeEscapes } from "./escapes.ts";
+import { cacheCommand, userCache } from "./cache.ts";
 import * as flags from "./flags.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
@@ -73,7 +73,7 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
         ...(args.selection.only ?? []).map((id) => `--only ${shellQuote(id)}`),
       ],
       onEvent: view.onEvent,
-      ...(args.noCache ? {} : { cache: openCache(defaultCacheFolder()) }),
+      ...(args.noCache ? {} : { cache: yield* userCache }),
     }).pipe(Effect.onExit(() => Effect.sync(view.end)));
     const { renderReport } = app;
     const written = args.out === undefined
@@ -199,7 +199,7 @@ const planCommand = <R>(app: AppOptions<R>) =>
         const { pipeline, again } = yield* select(loaded, selection);
         const environment = yield* app.environment(device);
         const kind = yield* environment.kind;
-        const planned = yield* plan(pipeline, { cache: openCache(defaultCacheFolder()), device: kind, again });
+        const planned = yield* plan(pipeline, { cache: yield* userCache, device: kind, again });
         const { name, leftOut } = pipeline;
         const text = json
           ? JSON.stringify({ name, file, device: kind, ...planned, leftOut }, null, 2)
@@ -298,6 +298,7 @@ export const app = <R>(options: AppOptions<R>) =>
         stepsCommand(options),
         schemaCommand(options),
         newCommand(options),
+        cacheCommand(options.screen),
         doctorCommand(options),
       ]),
     ),

@@ -6,9 +6,9 @@ import { nameOf, readMatrix } from "../bench/matrix.ts";
 import { benchPage } from "../bench/page.ts";
 import { replace, runBench } from "../bench/run.ts";
 import { cellText, COLUMNS } from "../bench/table.ts";
-import { defaultCacheFolder, openCache } from "../pipeline/cache.ts";
 import { explain, OutputError } from "../steps/errors.ts";
 import type { AppOptions } from "./app.ts";
+import { userCache } from "./cache.ts";
 import * as flags from "./flags.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, table } from "./terminal.ts";
@@ -37,7 +37,7 @@ export const benchCommand = <R>(app: AppOptions<R>) =>
       const result = yield* runBench(matrix, {
         steps: app.steps,
         environment,
-        cache: openCache(defaultCacheFolder()),
+        cache: yield* userCache,
         file,
         out: folder,
         onEvent: view.onEvent,

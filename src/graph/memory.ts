@@ -2,6 +2,7 @@
  * How much memory a run of a graph takes, from the graph alone: a value lives from the node that makes it to the last one
  * that reads it.
  */
+import { byteText } from "../tensor/bytes.ts";
 import type { DType } from "../tensor/tensor.ts";
 import { elements, type Graph, postOrder, type Value } from "./graph.ts";
 
@@ -60,8 +61,8 @@ const foldedValues = (graph: Graph): ReadonlySet<Value> => {
 
 /** `8.7 GB at the most: 3.4 GB weights, 0.2 GB inputs, 5.1 GB computed`, in decimal units. */
 export const showMemory = ({ weights, inputs, computed, peak }: MemoryEstimate): string => {
-  const show = (bytes: number) => bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-  return `${show(peak)} at the most: ${show(weights)} weights, ${show(inputs)} inputs, ${show(computed)} computed`;
+  const [most, ...parts] = [peak, weights, inputs, computed].map(byteText);
+  return `${most} at the most: ${parts[0]} weights, ${parts[1]} inputs, ${parts[2]} computed`;
 };
 
 const total = (values: readonly Value[]): number => values.reduce((n, v) => n + bytesOf(v), 0);

@@ -99,7 +99,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     const seconds = ((yield* Clock.currentTimeMillis) - started) / 1000;
     if (cache !== undefined) {
       if (again.has(id)) yield* cache.drop(key);
-      const reason = yield* cache.put(key, seconds, step.outputs, outputs);
+      const reason = yield* cache.put(key, { use: step.name, seconds }, step.outputs, outputs);
       if (reason !== undefined) {
         yield* onEvent({ status: "note", name: id, message: `its result could not be kept for later runs: ${reason}` });
       }
@@ -114,7 +114,8 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     const found = cache === undefined || !stepPlan.cached
       ? { _tag: "miss" } as const
       : yield* cache.get(stepPlan.key, step.outputs);
-    let reason = stepPlan.reason;
+    // A run beside this one may have taken it away since the plan.
+    let reason = stepPlan.cached ? "its result is no longer in the cache" : stepPlan.reason;
     if (found._tag === "damaged") {
       reason = `its cached result is damaged (${found.reason})`;
       yield* onEvent({ status: "note", name: id, message: `${reason}; the step runs again` });

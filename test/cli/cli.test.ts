@@ -258,6 +258,28 @@ cures: { double: {}, triple: { set: { by: 3 } } }
   });
 });
 
+describe("sau cache", patient, () => {
+  it("lists what is kept, reads it all, and takes it away within a limit", patient, async () => {
+    await run("run", "p.yaml");
+    const listed = await run("cache", "list");
+    assert.match(
+      listed.out,
+      /scale +\d\.\d MB +took .* used .* ago +[0-9a-f]{12}\n[^]*\d+ results, .* of at most 20.0 GB/,
+    );
+    const { entries, bytes } = JSON.parse((await run("cache", "list", "--json")).out);
+    assert.ok(entries.length >= 4 && bytes > 0);
+    assert.match((await run("cache", "verify")).out, /results read, every byte as it was written/);
+
+    const wrong = await run("cache", "prune", "--limit", "much");
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.err, /--limit is "much"; expected a size like "500MB"/);
+    const pruned = await run("cache", "prune", "--limit", `${bytes - 1}`);
+    assert.match(pruned.out, /^1 result taken away, /);
+    assert.match((await run("cache", "prune", "--all", "--json")).out, new RegExp(`"removed": \\[`));
+    assert.match((await run("cache", "list")).out, /^0 results, 0.0 MB of/);
+  });
+});
+
 describe("sau new", patient, () => {
   it("writes a start whose own test passes, and overwrites nothing", patient, async () => {
     const written = await run("new", "step", "starts/my-mask");
