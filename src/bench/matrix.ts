@@ -69,7 +69,9 @@ export const readMatrix = Effect.fn("bench.read")(function* (file: string): Effe
     const count = Object.keys(attacks).length * Object.keys(cures).length * seeds.length;
     if (count <= MOST_CELLS) return decoded.success;
     const message = `this bench has ${count} cells`;
-    return yield* new SpecError({ problems: [problem([], "value", { message, expected: `at most ${MOST_CELLS}` })] });
+    return yield* new SpecError({
+      problems: [problem([], "value", { code: "bench-size", message, expected: `at most ${MOST_CELLS}` })],
+    });
   }
   return yield* new SpecError({
     problems: problemsOf(decoded.failure.issue, { schema: Matrix, value: source.value, base: [], problem }),

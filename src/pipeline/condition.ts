@@ -33,6 +33,7 @@ export const holds = (
   const template = parseTemplate(reference);
   if (template._tag !== "whole" || template.reference._tag === "output") {
     complain(path, "value", {
+      code: "condition",
       message: `this condition is ${showValue(condition)}`,
       expected: "true, false, ${{ params.NAME }}, or ${{ params.NAME }} == VALUE (or !=)",
       ...(template._tag === "whole"
@@ -49,6 +50,7 @@ export const holds = (
   }
   if (typeof value === "boolean") return value;
   complain(path, "value", {
+    code: "condition",
     message: `this condition is ${showValue(value)}`,
     expected: "true or false",
     hint: `compare it: ${reference} == ${showValue(value)}`,

@@ -28,7 +28,7 @@ export const describeType = (ast: SchemaAST.AST): string => {
       return ast.types.map(describeType).join(" or ");
     case "Arrays": {
       const [item] = [...ast.elements, ...ast.rest];
-      return item === undefined ? "a list" : `a list of ${describeType(item)}`;
+      return item === undefined || item._tag === "Unknown" ? "a list" : `a list of ${describeType(item)}`;
     }
     case "Objects": {
       const names = ast.propertySignatures.map((p) => String(p.name));

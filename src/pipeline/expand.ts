@@ -4,7 +4,7 @@
  * that uses it. What comes out is a plain list of uses of steps, each of which knows the file that it came from.
  */
 import { Effect } from "effect";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import type { AnyStep } from "../steps/step.ts";
 import { explain } from "../steps/errors.ts";
 import { holds } from "./condition.ts";
@@ -132,6 +132,7 @@ export const paramsOf = (
     const given = isLong(now) && isLong(original.params[name]) ? now.default : now;
     if (!set && declaration.required) {
       context.complain(path, "key", {
+        code: "parameter-missing",
         message: `parameter "${name}" has no default and was not given`,
         ...(declaration.type === undefined ? {} : { expected: declaration.type }),
         hint: context.howToSet(name),
@@ -162,6 +163,7 @@ export const expand = <R>(scope: Scope, options: ExpandOptions<R>, leftOut?: str
       if (found === BROKEN) return [];
       if (Array.isArray(found) && found.length > 0) return found;
       complain(path, "value", {
+        code: "sweep-values",
         message: `this sweep goes through ${showValue(found)}`,
         expected: "a list of at least one value",
       });
@@ -219,12 +221,14 @@ export const expand = <R>(scope: Scope, options: ExpandOptions<R>, leftOut?: str
 
     const stepOf = Effect.fnUntraced(function* (use: string): Effect.fn.Return<AnyStep<R> | Complaint> {
       if (!isCode(use)) {
-        return known.get(use) ?? { message: `there is no step "${use}"`, ...suggestion(use, known.keys()) };
+        return known.get(use) ??
+          { code: "unknown-step", message: `there is no step "${use}"`, ...suggestion(use, known.keys()) };
       }
       const reference = parseCode(use);
       if ("message" in reference) return reference;
       if (options.allowCode) return yield* loadOwnStep<R>(reference, scope.folder);
       return {
+        code: "code-not-allowed",
         message: `"${use}" is a step in a file of your own, and this run may not execute its code`,
         expected: suggestion(use, known.keys()).expected,
         hint: "a pipeline file must not run code unasked; if you have read that file and trust it, add --allow-code",
@@ -241,6 +245,7 @@ export const expand = <R>(scope: Scope, options: ExpandOptions<R>, leftOut?: str
       count += size;
       if (count > MOST_INSTANCES) {
         complain(path, "key", {
+          code: "sweep-size",
           message: `the sweeps of this pipeline come to ${count} steps and more`,
           expected: `at most ${MOST_INSTANCES}`,
         });
@@ -326,14 +331,25 @@ export const expand = <R>(scope: Scope, options: ExpandOptions<R>, leftOut?: str
         const at = [...path, "use"];
         const say = (text: Complaint) => void complain(at, "value", text);
         if (!/^\.\.?\//.test(use.use)) {
-          return say({ message: `"${use.use}" does not start beside this file`, hint: `write ./${use.use}` });
+          return say({
+            code: "nested-path",
+            message: `"${use.use}" does not start beside this file`,
+            expected: "a path that begins with ./ or ../",
+            hint: `for a file beside this one write ./${basename(use.use)}`,
+          });
         }
         const file = resolve(scope.folder, use.use);
         if (scope.files.includes(file) || scope.files.length > MOST_NESTED) {
-          return say({ message: `${use.use} uses itself, or lies more than ${MOST_NESTED} pipelines deep` });
+          return say({
+            code: "nested-circle",
+            message: `${use.use} uses itself, or lies more than ${MOST_NESTED} pipelines deep`,
+            expected: "pipelines that end",
+          });
         }
         const opened = yield* options.open(file).pipe(
-          Effect.catchDefect((defect) => Effect.succeed({ message: explain(defect) })),
+          Effect.catchDefect((defect) =>
+            Effect.succeed({ code: "file-unreadable" as const, message: explain(defect) })
+          ),
         );
         if (opened === undefined) return undefined;
         if ("message" in opened) return say(opened);
@@ -341,6 +357,7 @@ export const expand = <R>(scope: Scope, options: ExpandOptions<R>, leftOut?: str
         for (const [key, value] of Object.entries(use.with)) {
           if (!Object.hasOwn(opened.spec.params, key)) {
             complain([...path, "with", key], "key", {
+              code: "unknown-parameter",
               message: `${use.use} has no parameter "${key}"`,
               ...suggestion(key, Object.keys(opened.spec.params)),
             });

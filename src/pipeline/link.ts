@@ -87,6 +87,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       for (const name of names) {
         if (!NAME.test(name)) {
           complain([...base, name], "key", {
+            code: "name",
             message: `"${name}" cannot be the name of ${kind}`,
             expected: "letters, digits, _ and -, starting with a letter",
           });
@@ -97,12 +98,17 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
     legible("a step", Object.keys(spec.steps), ["steps"]);
     legible("an output", Object.keys(spec.outputs), ["outputs"]);
     if (Object.keys(spec.steps).length === 0) {
-      complain(["steps"], "value", { message: "this pipeline has no steps", expected: "at least one step" });
+      complain(["steps"], "value", {
+        code: "no-steps",
+        message: "this pipeline has no steps",
+        expected: "at least one step",
+      });
     }
 
     for (const [name, value] of Object.entries(spec.params)) {
       if (typeof value === "string" && value.includes("${{")) {
         complain(["params", name], "value", {
+          code: "parameter-reference",
           message: `parameter "${name}" refers to something else`,
           expected: "a plain value",
         });
@@ -142,6 +148,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       const { outputsOf, linkInput } = instance.wiring();
       if (taken.has(id)) {
         complain(["steps", local], "key", {
+          code: "same-name",
           message: `two steps come to the name "${id}"`,
           hint: "rename one of them",
         });
@@ -173,6 +180,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
           const near = nearest(key, names);
           if (near !== undefined) broken.add(near);
           complain(path, "key", {
+            code: "unknown-setting",
             message: `step "${step.name}" has no input or setting "${key}"`,
             ...suggestion(key, names),
           });
@@ -183,6 +191,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
         if (port.optional || Object.hasOwn(use.with, name) || broken.has(name)) continue;
         const want = outputsOf(port.kind);
         complain(["steps", local], "key", {
+          code: "missing-input",
           message: `step "${local}" (${step.name}) lacks its input "${name}" (${port.description})`,
           expected: `a ${port.kind}`,
           ...(want.length > 0 ? { hint: `${name}: "${want[0]}"` } : {}),
@@ -229,6 +238,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       if (wire !== undefined) outputs[name] = wire;
       else if (parseTemplate(text)._tag !== "whole" || !text.includes("steps.")) {
         complain(path, "value", {
+          code: "output-reference",
           message: `output "${name}" is ${showValue(text)}`,
           expected: "a reference ${{ steps.ID.OUTPUT }}",
         });
@@ -239,6 +249,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
     for (const cycle of cycles) {
       const complainThere = [...edges.values()].flat().find(({ path }) => path === cycle.path)?.complain ?? complain;
       complainThere(cycle.path, "value", {
+        code: "circle",
         message: `these steps wait for one another: ${cycle.steps.join(" → ")}`,
         expected: "references that lead back to a step which needs none",
       });
@@ -252,7 +263,8 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
     });
     for (const [name, wire] of Object.entries(outputs)) if (leftOut.has(wire.step)) delete outputs[name];
     if (steps.length === 0) {
-      const text = {
+      const text: Complaint = {
+        code: "all-left-out",
         message: "every step of this pipeline is left out by its conditions",
         expected: "a step that runs",
       };

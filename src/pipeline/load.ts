@@ -9,8 +9,17 @@ import { link, type Pipeline } from "./link.ts";
 import { MAX_BYTES, parseSource, showPath, type Source } from "./source.ts";
 import { type Complain, decodeSpec, problemIn, type Spec } from "./spec.ts";
 
-const refuse = (file: string, message: string, hint?: string) =>
-  new SpecError({ problems: [{ file, line: 0, column: 0, message, ...(hint === undefined ? {} : { hint }) }] });
+const refuse = (file: string, message: string) =>
+  new SpecError({
+    problems: [{
+      code: "file-unreadable",
+      file,
+      line: 0,
+      column: 0,
+      message,
+      expected: "a pipeline file: YAML or JSON",
+    }],
+  });
 
 /** Text of a pipeline file; a folder, a missing or an oversized file is a SpecError. */
 export const readText = (file: string): Effect.Effect<string, SpecError> =>
@@ -29,9 +38,19 @@ export const readText = (file: string): Effect.Effect<string, SpecError> =>
 const openUsed = (file: string, problems: Problem[]) =>
   Effect.gen(function* () {
     const text = yield* readText(file).pipe(Effect.catch((error) => Effect.succeed(error)));
-    if (typeof text !== "string") return { message: `${file}: ${text.problems[0].message}` };
+    if (typeof text !== "string") {
+      return {
+        code: "file-unreadable" as const,
+        message: text.problems[0].message.includes(file)
+          ? text.problems[0].message
+          : `${file}: ${text.problems[0].message}`,
+        expected: "a pipeline file, its path from the folder of this one",
+      };
+    }
     const source = parseSource(file, text);
-    if (!("locate" in source)) return void problems.push(...source);
+    if (!("locate" in source)) {
+      return void problems.push(...source);
+    }
     const decoded = yield* decodeSpec(source);
     problems.push(...decoded.problems);
     if (decoded.spec === undefined) return undefined;

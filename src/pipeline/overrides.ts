@@ -6,6 +6,7 @@ import type { SchemaAST } from "effect";
 import { resolve } from "node:path";
 import process from "node:process";
 import { parse } from "yaml";
+import type { Code } from "../steps/codes.ts";
 import type { Problem } from "../steps/errors.ts";
 import { isPathAt, takesAt } from "./describe.ts";
 import { isLong } from "./params.ts";
@@ -39,7 +40,8 @@ const parsed = (raw: string): unknown => {
 
 /** Reads one `--set` argument against the pipeline that it changes. */
 export const parseOverride = (argument: string, spec: Spec): Override | Problem => {
-  const problem = (message: string, more: { expected?: string; hint?: string } = {}): Problem => ({
+  const problem = (code: Code, message: string, more: { expected?: string; hint?: string } = {}): Problem => ({
+    code,
     file: `--set ${argument}`,
     line: 0,
     column: 0,
@@ -47,7 +49,9 @@ export const parseOverride = (argument: string, spec: Spec): Override | Problem 
     ...more,
   });
   const equals = argument.indexOf("=");
-  if (equals <= 0) return problem("this sets nothing", { expected: "--set NAME=VALUE or --set STEP.SETTING=VALUE" });
+  if (equals <= 0) {
+    return problem("override", "this sets nothing", { expected: "--set NAME=VALUE or --set STEP.SETTING=VALUE" });
+  }
   const raw = argument.slice(equals + 1);
   const keys = argument.slice(0, equals).trim().split(".");
   const value: SetValue = { _tag: "set", argument, raw, parsed: parsed(raw) };
@@ -66,12 +70,12 @@ export const parseOverride = (argument: string, spec: Spec): Override | Problem 
   }
   if (keys.length === 1) {
     const found = suggestion(keys[0], Object.keys(spec.params));
-    return problem(`this pipeline has no parameter "${keys[0]}"`, {
+    return problem("unknown-parameter", `this pipeline has no parameter "${keys[0]}"`, {
       ...found,
       ...(Object.hasOwn(spec.steps, keys[0]) ? { hint: `"${keys[0]}" is a step: --set ${keys[0]}.SETTING=VALUE` } : {}),
     });
   }
-  return problem(`this pipeline has no step "${keys[0]}"`, suggestion(keys[0], Object.keys(spec.steps)));
+  return problem("unknown-id", `this pipeline has no step "${keys[0]}"`, suggestion(keys[0], Object.keys(spec.steps)));
 };
 
 export const isSet = (value: unknown): value is SetValue =>

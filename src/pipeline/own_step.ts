@@ -32,6 +32,7 @@ export const parseCode = (use: string): CodeReference | Complaint => {
   // URLs and bare names would fetch code from elsewhere; a path is something that the user can look at.
   if (!/^\.\.?\//.test(path)) {
     return {
+      code: "code-reference",
       message: `"${use}" does not name a module beside the pipeline file`,
       expected: HOW,
       hint: `write it from the pipeline file's folder: ./${path.replace(/^.*[/\\:]/, "")}#${name || "NAME"}`,
@@ -39,12 +40,17 @@ export const parseCode = (use: string): CodeReference | Complaint => {
   }
   if (!EXTENSIONS.includes(extname(path))) {
     return {
+      code: "code-reference",
       message: `"${path}" is no TypeScript or JavaScript module`,
       expected: `a file that ends in ${EXTENSIONS.join(", ")}`,
     };
   }
   if (name === "") {
-    return { message: `"${use}" does not say which export of the module is the step`, expected: HOW };
+    return {
+      code: "code-reference",
+      message: `"${use}" does not say which export of the module is the step`,
+      expected: HOW,
+    };
   }
   return { path, name };
 };
@@ -115,13 +121,18 @@ export const loadOwnStep = <R>(
       const modules = await modulesOf(file);
       const module: Record<string, unknown> = await import(pathToFileURL(file).href);
       if (!Object.hasOwn(module, name)) {
-        return { message: `${path} exports no "${name}"`, ...suggestion(name, Object.keys(module)) };
+        return {
+          code: "code-unusable",
+          message: `${path} exports no "${name}"`,
+          ...suggestion(name, Object.keys(module)),
+        };
       }
       const value = module[name];
       const why = lacks(value);
       if (why !== undefined) {
         const steps = Object.keys(module).filter((key) => lacks(module[key]) === undefined);
         return {
+          code: "code-unusable",
           message: `"${name}" in ${path} is not a step: ${why}`,
           expected: "what Step.make(…) gives",
           ...(steps.length === 0 ? {} : { hint: `this module's steps: ${listNames(steps)}` }),
@@ -140,6 +151,6 @@ export const loadOwnStep = <R>(
         program: (inputs, settings) => step.program(inputs, settings),
       };
     } catch (error) {
-      return { message: `${path} could not be loaded: ${explain(error)}`, expected: HOW };
+      return { code: "code-unusable", message: `${path} could not be loaded: ${explain(error)}`, expected: HOW };
     }
   });

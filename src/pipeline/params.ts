@@ -55,6 +55,7 @@ export const declare = (
       const { type, description, default: fallback } = value;
       if (!isType(type)) {
         complain([...path, "type"], "value", {
+          code: "parameter-declaration",
           message: `parameter "${name}" has the type ${showValue(type)}`,
           ...suggestion(String(type), Object.keys(PARAM_TYPES)),
         });
@@ -62,6 +63,7 @@ export const declare = (
       }
       if (description !== undefined && typeof description !== "string") {
         complain([...path, "description"], "value", {
+          code: "parameter-declaration",
           message: `the description of parameter "${name}" is ${showValue(description)}`,
           expected: "text",
         });
@@ -96,6 +98,7 @@ export const valueOf = (
   if (value === null && fallback === null) return null;
   if (!PARAM_TYPES[type](value)) {
     context.complain(context.path, "value", {
+      code: "parameter-value",
       message: `parameter "${name}" is ${showValue(isSet(given) ? given.raw : value)}`,
       expected: `${/^[aeio]/.test(type) ? "an" : "a"} ${type}`,
     });

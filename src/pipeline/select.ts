@@ -50,6 +50,7 @@ export const select = <R>(
   const problems = [...only.map((name) => ["--only", name]), ...from.map((name) => ["--from", name])]
     .filter(([, name]) => meant(name, ids).length === 0)
     .map(([flag, name]) => ({
+      code: "unknown-id" as const,
       file: `${flag} ${name}`,
       line: 0,
       column: 0,

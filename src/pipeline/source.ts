@@ -2,7 +2,8 @@
  * Text of a pipeline file → plain value plus positions. YAML 1.2 or JSON (a subset of it, read by the same parser).
  * The text may come from a stranger: size, aliases and depth are bounded, and nothing in it is executed.
  */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from "yaml";
+import { isAlias, isMap, isScalar, isSeq, type Node, type Pair, parseDocument } from "yaml";
+import type { Code } from "../steps/codes.ts";
 import type { Problem } from "../steps/errors.ts";
 
 /** Largest pipeline file, in bytes: about a hundred times the largest sensible one. */
@@ -39,22 +40,25 @@ const tooDeep = (value: unknown, depth = 0): boolean =>
 
 /** Parses, or lists what is wrong with the text itself (syntax, duplicate keys, size). */
 export const parseSource = (file: string, text: string): Source | ReadonlyArray<Problem> => {
-  const whole = (message: string, expected?: string): Problem[] => [
-    { file, line: 1, column: 1, message, ...(expected === undefined ? {} : { expected }) },
+  const whole = (code: Code, message: string, expected?: string): Problem[] => [
+    { code, file, line: 1, column: 1, message, ...(expected === undefined ? {} : { expected }) },
   ];
   const bytes = new TextEncoder().encode(text).length;
-  if (bytes > MAX_BYTES) return whole(`this file has ${bytes} bytes`, `a pipeline file of at most ${MAX_BYTES} bytes`);
+  if (bytes > MAX_BYTES) {
+    return whole("file-size", `this file has ${bytes} bytes`, `a pipeline file of at most ${MAX_BYTES} bytes`);
+  }
 
-  const lines = new LineCounter();
+  // Not the parser's own count of lines, which ends where it gives up.
+  const starts = [0, ...[...text.matchAll(/\n/g)].map(({ index }) => index + 1)];
   const position = (offset: number): Position => {
-    const { line, col } = lines.linePos(offset);
-    return { line: Math.max(1, line), column: Math.max(1, col) };
+    const at = Math.min(offset, text.length);
+    const line = starts.findLastIndex((start) => start <= at);
+    return { line: line + 1, column: at - starts[line] + 1 };
   };
   let value: unknown;
   let document;
   try {
     document = parseDocument(text, {
-      lineCounter: lines,
       prettyErrors: false,
       logLevel: "error",
       version: "1.2",
@@ -64,18 +68,30 @@ export const parseSource = (file: string, text: string): Source | ReadonlyArray<
     // The parser gives up level by level where the stack ends; one message says it all.
     if (found.some((e) => e.message.includes("call stack"))) throw new RangeError();
     if (found.length > 0) {
-      return found.map((e) => ({ file, ...position(e.pos[0]), message: yamlMessage(e.code, e.message) }));
+      // What follows from a mistake at the same place would be noise.
+      const first = found.filter((e, i) => found.findIndex((other) => other.pos[0] === e.pos[0]) === i);
+      return first.map((e) => ({
+        code: e.code === "DUPLICATE_KEY" ? "duplicate-key" : "yaml-syntax",
+        file,
+        ...position(e.pos[0]),
+        ...yamlText(e.code, e.message),
+      }));
     }
     value = document.toJS({ maxAliasCount: MAX_ALIASES });
   } catch (error) {
+    if (error instanceof ReferenceError && error.message.startsWith("Unresolved alias")) {
+      return whole("yaml-syntax", `not valid YAML: ${error.message}`, "an anchor (&name) before its alias (*name)");
+    }
     // The parser recurses (RangeError when the text nests thousands deep) and counts aliases (ReferenceError).
     const message = error instanceof RangeError
       ? "this file nests too deeply"
       : "the aliases of this file expand too far";
-    return whole(message, `at most ${MAX_DEPTH} levels and ${MAX_ALIASES} aliased values`);
+    return whole("nesting", message, `at most ${MAX_DEPTH} levels and ${MAX_ALIASES} aliased values`);
   }
-  if (tooDeep(value)) return whole("this file nests too deeply", `at most ${MAX_DEPTH} levels`);
-  if (value === null || value === undefined) return whole("this file is empty", "a pipeline: sau, name, steps");
+  if (tooDeep(value)) return whole("nesting", "this file nests too deeply", `at most ${MAX_DEPTH} levels`);
+  if (value === null || value === undefined) {
+    return whole("empty-file", "this file is empty", "a pipeline: sau, name, steps");
+  }
 
   const root = document.contents;
   const resolve = (node: unknown): unknown => isAlias(node) ? node.resolve(document) : node;
@@ -105,5 +121,20 @@ export const parseSource = (file: string, text: string): Source | ReadonlyArray<
 const rangeStart = (node: unknown): number | undefined =>
   typeof node === "object" && node !== null && "range" in node ? (node as Node).range?.[0] : undefined;
 
-const yamlMessage = (code: string, message: string): string =>
-  code === "DUPLICATE_KEY" ? "this key stands twice in the same mapping" : `not valid YAML: ${message}`;
+/** What to do about a syntax error, by the parser's code. */
+const HINTS: Readonly<Record<string, string>> = {
+  TAB_AS_INDENT: "indent with spaces",
+  BAD_INDENT: "give entries of one mapping the same indentation",
+  MISSING_CHAR: "close the quote or bracket",
+  BLOCK_AS_IMPLICIT_KEY: "put text that holds a colon into quotes",
+  BAD_DQ_ESCAPE: "write \\\\ for a backslash, or use single quotes",
+  MULTIPLE_DOCS: "put each pipeline into a file of its own",
+  TAG_RESOLVE_FAILED: "remove the tag: values here are plain",
+};
+
+const yamlText = (code: string, message: string): Pick<Problem, "message" | "expected" | "hint"> =>
+  code === "DUPLICATE_KEY" ? { message: "this key stands twice in the same mapping", expected: "each key once" } : {
+    message: `not valid YAML: ${message.split(";")[0]}`,
+    expected: "YAML 1.2 or JSON",
+    ...(HINTS[code] === undefined ? {} : { hint: HINTS[code] }),
+  };

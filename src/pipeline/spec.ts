@@ -103,6 +103,7 @@ export const problemsOf = (
       const names = keysAt(ast, path.slice(0, -1));
       const near = nearest(key, names);
       return context.problem(full, "key", {
+        code: "unknown-key",
         message: `unknown key "${key}" in ${showPath(full.slice(0, -1)) || "the pipeline"}`,
         expected: listNames(names),
         ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
@@ -111,6 +112,7 @@ export const problemsOf = (
     if (issue._tag === "MissingKey") {
       const expected = describeAt(ast, path);
       return context.problem(full.slice(0, -1), "key", {
+        code: "missing-key",
         message: `${showPath(full.slice(0, -1)) || "the pipeline"} lacks "${key}"`,
         ...(expected === undefined ? {} : { expected }),
       });
@@ -120,7 +122,8 @@ export const problemsOf = (
     const expected = checked ? inWords(issue).replace(/^Expected /, "") : describeAt(ast, path);
     const near = typeof value === "string" ? nearest(value, wordsAt(ast, path)) : undefined;
     return context.problem(full, "value", {
-      message: `${showPath(full)} is ${showValue(value)}`,
+      code: "wrong-value",
+      message: `${showPath(full) || "the pipeline"} is ${showValue(value)}`,
       ...(expected === undefined ? {} : { expected }),
       ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
     });
@@ -140,6 +143,38 @@ export interface DecodedSpec {
   readonly problems: ReadonlyArray<Problem>;
 }
 
+const strictly = (value: unknown) =>
+  Effect.result(Schema.decodeUnknownEffect(Spec)(value, { errors: "all", onExcessProperty: "error" }));
+
+const isMapping = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** A key, and the one that was meant. */
+interface Slip {
+  readonly path: Path;
+  readonly meant: string;
+}
+
+/** Unknown keys that are near to one which may stand there and does not. */
+const misspelt = (issue: SchemaIssue.Issue, value: unknown): Slip[] =>
+  leaves(issue).flatMap(({ path, issue }) => {
+    const parent = path.slice(0, -1);
+    const meant = issue._tag === "UnexpectedKey"
+      ? nearest(String(path[path.length - 1]), keysAt(Spec.ast, parent))
+      : undefined;
+    return meant === undefined || valueAt(value, [...parent, meant]) !== undefined ? [] : [{ path, meant }];
+  });
+
+/** A value with the key at the path of a slip under its right name. */
+const renamed = (value: unknown, { path: [key, ...rest], meant }: Slip): unknown => {
+  if (!isMapping(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([name, inner]) =>
+      name !== key ? [name, inner] : rest.length === 0 ? [meant, inner] : [name, renamed(inner, { path: rest, meant })]
+    ),
+  );
+};
+
 /** Decodes the shape of a pipeline (not yet its references, steps and settings). */
 export const decodeSpec = Effect.fnUntraced(function* (source: Source): Effect.fn.Return<DecodedSpec> {
   const problem = problemIn(source);
@@ -148,14 +183,27 @@ export const decodeSpec = Effect.fnUntraced(function* (source: Source): Effect.f
     // Other versions may have another shape: complaining about the rest would mislead.
     const message = `this pipeline is written in version ${version} of the format`;
     const hint = version > FORMAT ? { hint: "a newer sau may read it" } : {};
-    return { problems: [problem(["sau"], "value", { message, expected: `sau: ${FORMAT}`, ...hint })] };
+    return {
+      problems: [problem(["sau"], "value", { code: "format-version", message, expected: `sau: ${FORMAT}`, ...hint })],
+    };
   }
-  const strict = yield* Effect.result(
-    Schema.decodeUnknownEffect(Spec)(source.value, { errors: "all", onExcessProperty: "error" }),
+  const first = yield* strictly(source.value);
+  if (Result.isSuccess(first)) return { spec: first.success, problems: [] };
+  // A key that is another misspelt is read as that one: what would be missing without it is no mistake of its own.
+  const slips = misspelt(first.failure.issue, source.value);
+  const value = slips.reduce(renamed, source.value);
+  const second = slips.length === 0 ? first : yield* strictly(value);
+  const problems = [
+    ...problemsOf(first.failure.issue, { schema: Spec, value: source.value, base: [], problem })
+      .filter(({ code }) => slips.length === 0 || code === "unknown-key"),
+    ...(slips.length === 0 || Result.isSuccess(second)
+      ? []
+      : problemsOf(second.failure.issue, { schema: Spec, value, base: [], problem })
+        .filter(({ code }) => code !== "unknown-key")),
+  ];
+  // Neither unknown keys nor a missing name keep the rest from being checked.
+  const lenient = yield* Effect.result(
+    Schema.decodeUnknownEffect(Spec)(isMapping(value) ? { name: "", ...value } : value),
   );
-  if (Result.isSuccess(strict)) return { spec: strict.success, problems: [] };
-  const problems = problemsOf(strict.failure.issue, { schema: Spec, value: source.value, base: [], problem });
-  // Unknown keys do not keep the rest from being checked.
-  const lenient = yield* Effect.result(Schema.decodeUnknownEffect(Spec)(source.value));
   return Result.isSuccess(lenient) ? { spec: lenient.success, problems } : { problems };
 });

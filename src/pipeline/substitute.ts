@@ -57,6 +57,7 @@ export const substitution = (
     // One without a value has been complained about where it is declared.
     if (Object.hasOwn(params, name)) return params[name] === UNSET ? BROKEN : params[name];
     complain(path, "value", {
+      code: "unknown-parameter",
       message: `there is no parameter "${name}"`,
       ...suggestion(name, Object.keys(params)),
     });
@@ -66,9 +67,12 @@ export const substitution = (
   const sweptValue = (name: string, path: Path): unknown => {
     if (Object.hasOwn(swept, name)) return swept[name];
     complain(path, "value", {
+      code: "unknown-sweep",
       message: name === "item" ? "there is no foreach here" : `there is no matrix "${name}" here`,
       ...(name === "item"
         ? { expected: "foreach: [...] on this step, or on one that it takes from" }
+        : Object.keys(swept).length === 0
+        ? { expected: "matrix: { NAME: [...] } on this step, or on one that it takes from" }
         : suggestion(name, Object.keys(swept))),
     });
     return BROKEN;
@@ -101,6 +105,7 @@ export const substitution = (
         return value;
       case "malformed":
         complain(path, "value", {
+          code: "reference-syntax",
           message: `${showPath(path)} holds ${showValue(template.text)}, which is no reference`,
           expected: "${{ params.NAME }} or ${{ steps.ID.OUTPUT }}",
         });
@@ -109,6 +114,7 @@ export const substitution = (
         if (template.reference._tag === "output") {
           follow(value, path);
           complain(path, "value", {
+            code: "setting-reference",
             message: `${showPath(path)} is a setting and takes a value, not another step's output`,
             expected: "a value or ${{ params.NAME }}",
           });
@@ -125,6 +131,7 @@ export const substitution = (
           if (typeof part === "string") return part;
           if (part._tag === "output") {
             complain(path, "value", {
+              code: "output-in-text",
               message: `${showPath(path)} puts a step's output inside a text`,
               expected: "only ${{ params.NAME }} inside a text",
             });
@@ -135,6 +142,7 @@ export const substitution = (
           if (isSet(found)) return String(/^(["']).*\1$/s.test(found.raw) ? found.parsed : found.raw);
           if (found === BROKEN || typeof found !== "object") return found === BROKEN ? BROKEN : String(found);
           complain(path, "value", {
+            code: "text-value",
             message: `${part._tag === "swept" ? "the sweep's" : "parameter"} "${part.name}" is ${
               showValue(found)
             } and cannot stand inside a text`,

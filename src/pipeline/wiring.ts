@@ -53,6 +53,7 @@ export const wiring = (
     if (step === undefined) {
       if (!ids.includes(id)) {
         complain(path, "value", {
+          code: "unknown-id",
           message: `there is no step "${id}" here`,
           ...suggestion(id, ids),
         });
@@ -61,6 +62,7 @@ export const wiring = (
     }
     if (!Object.hasOwn(step.outputs, output)) {
       complain(path, "value", {
+        code: "unknown-output",
         message: `step "${id}" (${step.name}) has no output "${output}"`,
         ...suggestion(output, Object.keys(step.outputs)),
       });
@@ -80,6 +82,7 @@ export const wiring = (
     if (typeof value !== "string" || template?._tag !== "whole" || template.reference._tag !== "output") {
       const shown = isSet(value) ? value.raw : value;
       complain(path, "value", {
+        code: "input-value",
         message: `${showPath(path)} is ${showValue(shown)}, but it is an input: it takes another step's output`,
         expected: how,
       });
@@ -90,6 +93,7 @@ export const wiring = (
     function fitting(wire: Wire | undefined, text: string): Wire | undefined {
       if (wire === undefined || wire.port.kind === port.kind) return wire;
       complain(path, "value", {
+        code: "wrong-kind",
         message: `${showPath(path)} needs a ${port.kind}, but ${text.trim()} is a ${wire.port.kind}`,
         expected: how,
       });

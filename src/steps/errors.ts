@@ -3,9 +3,12 @@
  * what was wrong, where, what was expected, what to do.
  */
 import { Predicate, Schema } from "effect";
+import { type Code, CODES } from "./codes.ts";
 
 /** One mistake in a pipeline file (or in `--set`, whose "file" is `--set`). Lines and columns count from 1. */
 export const Problem = Schema.Struct({
+  /** What kind of mistake; stays the same from version to version. docs/errors/CODE.md explains it. */
+  code: Schema.Literals(Object.keys(CODES) as Code[]),
   file: Schema.String,
   line: Schema.Number,
   column: Schema.Number,
@@ -19,7 +22,7 @@ export type Problem = typeof Problem.Type;
 export const formatProblem = (p: Problem): string => {
   const place = p.line > 0 ? `${p.file}:${p.line}:${p.column}` : p.file;
   const rest = [p.expected && `expected: ${p.expected}`, p.hint].filter(Predicate.isString);
-  return [`${place}: ${p.message}`, ...rest.map((line) => `    ${line}`)].join("\n");
+  return [`${place}: ${p.message} [${p.code}]`, ...rest.map((line) => `    ${line}`)].join("\n");
 };
 
 /** The pipeline file is wrong. Carries every mistake found, in the order of the file. */

@@ -70,7 +70,7 @@ describe("sau run", patient, () => {
     assert.match(err, /2 mistakes in the pipeline/);
     assert.match(
       err,
-      /p.yaml:6:\d+: steps.twice.with.by is "wide"\n +expected: a number\n +the value comes from --set by=wide/,
+      /p.yaml:6:\d+: steps.twice.with.by is "wide" \[wrong-value\]\n +expected: a number\n +the value comes from --set by=wide/,
     );
     assert.match(err, /--set slow.stpes=3: .*\n.*\n +did you mean "steps"\?/);
     await assert.rejects(stat(join(folder, "no")));

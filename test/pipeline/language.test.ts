@@ -57,7 +57,7 @@ describe("typed params", () => {
     assert.deepEqual(settingOf(await load({ "p.yaml": text }, ["x=5"]), "by")[1], ["b", 5]);
     assert.match(
       await mistakes({ "p.yaml": text }, ["x=wide"]),
-      /--set x=wide: parameter "x" is "wide"\n +expected: a number/,
+      /--set x=wide: parameter "x" is "wide" \[parameter-value\]\n +expected: a number/,
     );
   });
 
@@ -75,7 +75,7 @@ describe("typed params", () => {
     );
     assert.match(
       await mistakes({ "p.yaml": file(`{ type: integer, default: 1.5 }`) }),
-      /"x" is 1.5\n +expected: an integer/,
+      /"x" is 1.5 \[parameter-value\]\n +expected: an integer/,
     );
   });
 
@@ -171,7 +171,7 @@ describe("a sweep", () => {
     assert.match(await mistakes({ "p.yaml": sweep().replace("[2, 3]", "[]") }), /this sweep goes through \[\]/);
     assert.match(
       await mistakes({ "p.yaml": sweep().replace("[2, 3]", "7") }),
-      /this sweep goes through 7\n +expected: a list/,
+      /this sweep goes through 7 \[sweep-values\]\n +expected: a list/,
     );
     assert.match(
       await mistakes({ "p.yaml": sweep().replace("matrix.by }}", "matrix.bi }}") }),
@@ -289,7 +289,7 @@ outputs: { scaled: "\${{ steps.twice.field }}", sum: "\${{ steps.twice.sum }}" }
       await mistakes({ ...files(), "parts/inner.yaml": inner.replace("use: scale", "use: scael") }),
       /parts\/inner.yaml:6:17: there is no step "scael"/,
     );
-    assert.match(await mistakes({ "p.yaml": outer() }), /p.yaml:5:16: parts\/inner.yaml: no such file/);
+    assert.match(await mistakes({ "p.yaml": outer() }), /p.yaml:5:16: no such file or folder: parts\/inner.yaml/);
     assert.match(
       await mistakes({
         ...files(),

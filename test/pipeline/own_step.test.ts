@@ -82,7 +82,7 @@ describe("a step of one's own", () => {
 
   it("is checked like them: settings, ports, names", async () => {
     const use = "./steps/total.ts#total";
-    assert.match(await complaint(use, "plus: many"), /plus is "many"\n +expected: a number/);
+    assert.match(await complaint(use, "plus: many"), /plus is "many" \[wrong-value\]\n +expected: a number/);
     assert.match(await complaint(use, "pluss: 1"), /no input or setting "pluss"[^]*did you mean "plus"\?/);
     assert.match(await complaint(use, `field2: "\${{ steps.in.field }}"`), /has no input or setting "field2"/);
   });
