@@ -41,6 +41,7 @@ export { explain, type Figure, OutputError, SpecError, StepError, VerifyFailed }
 
 // Pipelines.
 export { loadFile, loadSpec, loadText } from "./src/pipeline/load.ts";
+export { Output, pipeline } from "./src/pipeline/builder.ts";
 export { plan } from "./src/pipeline/plan.ts";
 export { run, type RunResult } from "./src/pipeline/run.ts";
 
