@@ -18,6 +18,8 @@ export class Output<A> {
   readonly step: string;
   readonly output: string;
   readonly port: Port<A>;
+  /** For the compiler alone: an output of a narrower type (a field that would do as a mask) is another kind. */
+  declare readonly exactly?: (value: A) => A;
   constructor(step: string, output: string, port: Port<A>) {
     [this.step, this.output, this.port] = [step, output, port];
   }
@@ -44,7 +46,7 @@ export interface Builder {
     given: With<S, I>,
   ): OutputsOf<O>;
   /** Names what the pipeline hands back. */
-  output(name: string, output: Output<unknown>): void;
+  output(name: string, output: Pick<Output<unknown>, "reference">): void;
   /** The pipeline as data, as far as it has been built. */
   readonly spec: Spec;
 }

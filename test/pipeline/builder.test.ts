@@ -4,8 +4,9 @@ import { Effect } from "effect";
 import fc from "fast-check";
 import { describe, it } from "node:test";
 import { stringify } from "yaml";
-import { type Output, pipeline } from "../../src/pipeline/builder.ts";
+import { Output, pipeline } from "../../src/pipeline/builder.ts";
 import { loadSpec, loadText } from "../../src/pipeline/load.ts";
+import { FieldPort, type Mask } from "../../src/steps/ports.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { judge, load, scale, steps } from "./steps.ts";
 
@@ -68,6 +69,10 @@ describe("a pipeline built in TypeScript", () => {
     p.step("c", judge, { sum: field });
     // @ts-expect-error a value where another step's output belongs
     p.step("d", judge, { sum: 3 });
+    const narrower = new Output("in", "field", FieldPort);
+    // @ts-expect-error a field of the latents, though it has all that a mask has
+    const mask: Output<Mask> = narrower;
+    assert.equal(mask.reference, "${{ steps.in.field }}");
     // @ts-expect-error a setting of another type
     p.step("e", scale, { field, by: "two" });
     // @ts-expect-error a setting that the step does not have
