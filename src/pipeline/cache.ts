@@ -127,7 +127,13 @@ export const openCache = (folder: string, limit: number = defaultCacheLimit()): 
       ),
     );
 
-  const has: Cache["has"] = (key) => Effect.promise(() => hasEntry(at, key));
+  const has: Cache["has"] = (key) =>
+    Effect.promise(async () => {
+      const present = await hasEntry(at, key);
+      // What a run counts on must still be there when its turn comes.
+      if (present) used.add(key);
+      return present;
+    });
 
   return {
     folder,

@@ -176,7 +176,12 @@ export const writeEntry = async (
 /** Every entry, the longest unused first. What cannot be read as one is listed without its step. */
 export const listEntries = async (at: Layout): Promise<EntryInfo[]> => {
   const found: EntryInfo[] = [];
-  for (const prefix of await readdir(at.results).catch(() => [])) {
+  const prefixes = await readdir(at.results).catch((error: unknown): string[] => {
+    // A cache that nobody has written to yet is empty; one that cannot be read is not.
+    if (codeOf(error) === "ENOENT") return [];
+    throw error;
+  });
+  for (const prefix of prefixes) {
     for (const key of await readdir(join(at.results, prefix)).catch(() => [])) {
       if (!KEY.test(key)) continue;
       const names: string[] = await readdir(at.entry(key)).catch(() => []);

@@ -5,7 +5,7 @@ import type { Cache } from "./cache.ts";
 import { stableJson } from "./hash.ts";
 import type { Pipeline } from "./link.ts";
 import { type Recipe, recipesOf } from "./recipe.ts";
-import { showValue } from "./spec.ts";
+import { isMapping, showValue } from "./spec.ts";
 
 export interface PlanStep {
   readonly id: string;
@@ -26,9 +26,6 @@ export interface Plan {
 /** Under which name a pipeline's steps are remembered: the file, whatever folder it is called from. */
 export const identity = <R>(pipeline: Pipeline<R>): string =>
   pipeline.file === "" ? pipeline.name : resolve(pipeline.file);
-
-const isMapping = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** The settings that differ, as `edge: 12 → 8`. */
 export const changes = (before: unknown, after: unknown, path = ""): string[] => {

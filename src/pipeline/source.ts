@@ -132,9 +132,12 @@ const HINTS: Readonly<Record<string, string>> = {
   TAG_RESOLVE_FAILED: "remove the tag: values here are plain",
 };
 
+/** The parser may quote all the rest of a file. */
+const shortened = (text: string): string => text.length > 120 ? `${text.slice(0, 119)}…` : text;
+
 const yamlText = (code: string, message: string): Pick<Problem, "message" | "expected" | "hint"> =>
   code === "DUPLICATE_KEY" ? { message: "this key stands twice in the same mapping", expected: "each key once" } : {
-    message: `not valid YAML: ${message.split(";")[0]}`,
+    message: `not valid YAML: ${shortened(message.split(";")[0])}`,
     expected: "YAML 1.2 or JSON",
     ...(HINTS[code] === undefined ? {} : { hint: HINTS[code] }),
   };

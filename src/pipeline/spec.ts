@@ -146,7 +146,7 @@ export interface DecodedSpec {
 const strictly = (value: unknown) =>
   Effect.result(Schema.decodeUnknownEffect(Spec)(value, { errors: "all", onExcessProperty: "error" }));
 
-const isMapping = (value: unknown): value is Record<string, unknown> =>
+export const isMapping = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** A key, and the one that was meant. */

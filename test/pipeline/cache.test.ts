@@ -67,6 +67,26 @@ describe("a cache with a limit", () => {
       assert.deepEqual((await keys(folder)).sort(), [0, 4, 5, 6], "its own are more than the limit: they stay");
     }));
 
+  it("keeps what a plan of this run counts on, though it was not read yet", () =>
+    withFolder(async (folder) => {
+      for (let i = 0; i < 3; i++) {
+        await put(openCache(folder, Infinity), i);
+        await usedBefore(folder, i, 10 - i);
+      }
+      const [{ bytes }] = await Effect.runPromise(upkeep(folder).list);
+      const cache = openCache(folder, 3 * bytes + 10);
+      assert.ok(await Effect.runPromise(cache.has(key(0))));
+      await put(cache, 3);
+      assert.deepEqual((await keys(folder)).sort(), [0, 2, 3]);
+    }));
+
+  it("that cannot be read is told, not taken for an empty one", () =>
+    withFolder(async (folder) => {
+      await mkdir(join(folder, "v1"));
+      await writeFile(join(folder, "v1", "results"), "in the way");
+      await assert.rejects(Effect.runPromise(upkeep(folder).list), /ENOTDIR/);
+    }));
+
   it("prune: by size, by days, all", () =>
     withFolder(async (folder) => {
       for (let i = 0; i < 5; i++) {
