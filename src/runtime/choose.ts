@@ -5,6 +5,7 @@ import type { Engine } from "./engine.ts";
 import { hostFacts } from "./host.ts";
 import { native } from "./native.ts";
 import { firstLine } from "./optional.ts";
+import { reference } from "./reference.ts";
 import type { AdapterReport, Candidate, Device } from "./report.ts";
 import { selfCheck, TOLERANCE } from "./selfcheck.ts";
 import { inTurn } from "./turn.ts";
@@ -14,7 +15,7 @@ import { webgpu } from "./webgpu.ts";
 export interface ChooseOptions {
   /** CPU threads for native code; the default is one per core. */
   readonly threads?: number;
-  /** The candidates in order of preference; the default is a GPU, native, wasm. */
+  /** The candidates in order of preference; the default is a GPU, native, wasm, and the reference where it is asked for. */
   readonly backends?: readonly Backend[];
   /** How long looking for a device, and then checking it, may take each. */
   readonly patience?: Duration.Input;
@@ -29,7 +30,8 @@ export interface Choice {
 
 /** Tries the candidates. The chosen engine lives as long as the scope; the others are closed before this returns. */
 export const choose = Effect.fn("Runtime.choose")(function* (device: Device, options: ChooseOptions = {}) {
-  const backends = options.backends ?? [webgpu, native(options.threads), wasm];
+  const backends = options.backends ??
+    [webgpu, native(options.threads), wasm, ...(device === "reference" ? [reference] : [])];
   const wanted = (b: Backend) =>
     device === "auto" || b.name === device || (b.name === "webgpu" && device === "webgpu-software");
   let engine: Engine | undefined;
@@ -64,6 +66,7 @@ const reason = (backend: Backend, device: Device): string =>
     webgpu: "a hardware GPU",
     native: "no trusted GPU; native code is installed",
     wasm: "no trusted GPU, no native code",
+    reference: "nothing else was offered",
   }[backend.name];
 
 const blank = (backend: Backend): Candidate => ({

@@ -6,7 +6,7 @@
 import type { DType, Tensor, TensorData } from "../tensor/tensor.ts";
 
 /** The ways of computing, by name. */
-export type BackendName = "webgpu" | "native" | "wasm";
+export type BackendName = "webgpu" | "native" | "wasm" | "reference";
 
 /** A tensor in the host's memory. `uint8` and `bool` both live in a Uint8Array. */
 export type HostTensor = Tensor<TensorData>;

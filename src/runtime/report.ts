@@ -1,11 +1,14 @@
 /** What was found on this machine, what was chosen and why: plain data, for the manifest, for errors and for `sau doctor`. */
 import { Schema } from "effect";
 
-/** A device by name. `auto` takes a hardware GPU, else native, else wasm; `webgpu-software` also takes a GPU that is emulated. */
-export const Device = Schema.Literals(["auto", "webgpu", "webgpu-software", "wasm", "native"]);
+/**
+ * A device by name. `auto` takes a hardware GPU, else native, else wasm; `webgpu-software` also takes a GPU that is
+ * emulated; `reference` is plain JavaScript in double precision, for tests.
+ */
+export const Device = Schema.Literals(["auto", "webgpu", "webgpu-software", "wasm", "native", "reference"]);
 export type Device = typeof Device.Type;
 
-export const Backend = Schema.Literals(["webgpu", "native", "wasm"]);
+export const Backend = Schema.Literals(["webgpu", "native", "wasm", "reference"]);
 
 export const Candidate = Schema.Struct({
   backend: Backend,

@@ -1,7 +1,7 @@
 /**
  * How many calls go into each ONNX Runtime package at a time, in the whole process. One on a GPU and in native code:
  * session creation is not re-entrant, runs on WebGPU are not either, and native code has all cores in one run already.
- * WebAssembly takes one a worker.
+ * WebAssembly takes one a worker, and the reference kernels hold the only thread while they compute.
  */
 import { type Effect, Semaphore } from "effect";
 import type { BackendName } from "./engine.ts";
@@ -11,6 +11,7 @@ const turns: Readonly<Record<BackendName, Semaphore.Semaphore>> = {
   webgpu: Semaphore.makeUnsafe(1),
   native: Semaphore.makeUnsafe(1),
   wasm: Semaphore.makeUnsafe(lanes()),
+  reference: Semaphore.makeUnsafe(1),
 };
 
 /** Waits for the turn, which can be interrupted, and runs `body` in it. */

@@ -24,13 +24,15 @@ const noWeights: WeightLocator = (part, key) => {
 };
 
 /** One runtime for all graphs of a test file: choosing a device costs more than most graphs. */
-const managed = ManagedRuntime.make(testRuntime);
+const ofTests = ManagedRuntime.make(testRuntime), ofReference = ManagedRuntime.make(Runtime.layer("reference"));
 
 export const evaluator = async (
   graph: Graph,
   locate: WeightLocator = noWeights,
   external: readonly External[] = [],
+  on: "tests" | "reference" = "tests",
 ): Promise<Evaluator> => {
+  const managed = on === "reference" ? ofReference : ofTests;
   const compiled = toOnnx(graph, locate);
   const used = external.filter(({ path }) => compiled.paths.has(path));
   const scope = Scope.makeUnsafe();
@@ -61,8 +63,9 @@ export const evaluate = async (
   feeds: Readonly<Record<string, Tensor<TensorData>>> = {},
   locate?: WeightLocator,
   external?: readonly External[],
+  on?: "tests" | "reference",
 ): Promise<Record<string, Tensor<TensorData>>> => {
-  const session = await evaluator(graph, locate, external);
+  const session = await evaluator(graph, locate, external, on);
   try {
     return await session.run(feeds);
   } finally {
