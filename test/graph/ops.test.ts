@@ -9,40 +9,39 @@ import { evaluate } from "../support/evaluate.ts";
 import { type Case, cases, exported, hostTensor } from "./cases.ts";
 
 /** All cases in one graph and one session: creating a session costs far more than running it. */
-const check =
-  (on: "tests" | "reference", tolerance: number) => async (named: Readonly<Record<string, Case>>): Promise<void> => {
-    const graph = new Graph();
-    const feeds: Record<string, Tensor<TensorData>> = {};
-    const results = Object.entries(named).map(([name, { inputs, apply }]) => {
-      const values = inputs.map(({ dtype, nd }, i) => {
-        feeds[`${name}.${i}`] = hostTensor(dtype, nd);
-        return graph.input(`${name}.${i}`, dtype, nd.dims);
-      });
-      const value = apply(...values);
-      graph.output(name, value);
-      return { name, value };
+const check = (on: "tests" | "reference") => async (named: Readonly<Record<string, Case>>): Promise<void> => {
+  const graph = new Graph();
+  const feeds: Record<string, Tensor<TensorData>> = {};
+  const results = Object.entries(named).map(([name, { inputs, apply }]) => {
+    const values = inputs.map(({ dtype, nd }, i) => {
+      feeds[`${name}.${i}`] = hostTensor(dtype, nd);
+      return graph.input(`${name}.${i}`, dtype, nd.dims);
     });
-    const got = await evaluate(graph, feeds, undefined, undefined, on);
-    for (const { name, value } of results) {
-      const { inputs, reference, dtype = "float32" } = named[name];
-      const expected = reference(...inputs.map(({ nd }) => nd));
-      assert.deepEqual(value.dims, expected.dims, `${name}: inferred shape`);
-      assert.equal(value.dtype, dtype, `${name}: inferred dtype`);
-      assert.deepEqual(got[name].dims, expected.dims, `${name}: the runtime's shape`);
-      assert.equal(
-        got[name].data.constructor,
-        hostTensor(dtype, expected).data.constructor,
-        `${name}: the runtime's dtype`,
+    const value = apply(...values);
+    graph.output(name, value);
+    return { name, value };
+  });
+  const got = await evaluate(graph, feeds, undefined, undefined, on);
+  for (const { name, value } of results) {
+    const { inputs, reference, dtype = "float32" } = named[name];
+    const expected = reference(...inputs.map(({ nd }) => nd));
+    assert.deepEqual(value.dims, expected.dims, `${name}: inferred shape`);
+    assert.equal(value.dtype, dtype, `${name}: inferred dtype`);
+    assert.deepEqual(got[name].dims, expected.dims, `${name}: the runtime's shape`);
+    assert.equal(
+      got[name].data.constructor,
+      hostTensor(dtype, expected).data.constructor,
+      `${name}: the runtime's dtype`,
+    );
+    expected.data.forEach((want, i) => {
+      const have = Number(got[name].data[i]);
+      assert.ok(
+        Math.abs(have - want) <= 2e-5 * (1 + Math.abs(want)),
+        `${name}[${i}]: ${have}, the definition says ${want}`,
       );
-      expected.data.forEach((want, i) => {
-        const have = Number(got[name].data[i]);
-        assert.ok(
-          Math.abs(have - want) <= 2e-5 * (1 + Math.abs(want)),
-          `${name}[${i}]: ${have}, the definition says ${want}`,
-        );
-      });
-    }
-  };
+    });
+  }
+};
 
 describe("operations", () => {
   it("each exported operation is tested here", () => {

@@ -46,18 +46,26 @@ const broadcast = (...shapes: readonly (readonly number[])[]): number[] => {
 
 /** x with the dims and at the places given: every operation that moves elements. */
 const moved = (x: Typed, dims: readonly number[], from: Int32Array): Typed => {
-  const values = numbers(x);
-  return typed(x.dtype, dims, Float64Array.from(from, (at) => values[at]));
+  const values = numbers(x), out = new Float64Array(from.length);
+  for (let i = 0; i < out.length; i++) out[i] = values[from[i]];
+  return typed(x.dtype, dims, out);
 };
 
-const unary = (f: (x: number) => number): Kernel => ([x]) => typed(x.dtype, x.dims, Float64Array.from(numbers(x), f));
+const unary = (f: (x: number) => number): Kernel => ([x]) => {
+  const values = numbers(x), out = new Float64Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = f(values[i]);
+  return typed(x.dtype, x.dims, out);
+};
 
 const binary = (f: (a: number, b: number) => number, bool = false): Kernel => ([a, b]) => {
   const dims = broadcast(a.dims, b.dims);
-  const [x, y] = [numbers(a), numbers(b)];
-  const [atX, atY] = [places(dims, strides(a.dims, dims)), places(dims, strides(b.dims, dims))];
-  const out = new Float64Array(size(dims));
-  for (let i = 0; i < out.length; i++) out[i] = f(x[atX[i]], y[atY[i]]);
+  const [x, y] = [numbers(a), numbers(b)], out = new Float64Array(size(dims));
+  if (x.length === out.length && y.length === out.length) {
+    for (let i = 0; i < out.length; i++) out[i] = f(x[i], y[i]);
+  } else {
+    const [atX, atY] = [places(dims, strides(a.dims, dims)), places(dims, strides(b.dims, dims))];
+    for (let i = 0; i < out.length; i++) out[i] = f(x[atX[i]], y[atY[i]]);
+  }
   return typed(bool ? "bool" : a.dtype, dims, out);
 };
 
@@ -76,14 +84,12 @@ const reduce = (f: (values: Float64Array) => number): Kernel => ([x, axes]) => {
   const kept = x.dims.map((d, i) => over.includes(i) ? 1 : d), inner = x.dims.map((d, i) => over.includes(i) ? d : 1);
   const within = places(inner, steps);
   const group = new Float64Array(within.length);
-  return typed(
-    x.dtype,
-    kept,
-    Float64Array.from(places(kept, steps), (start) => {
-      for (let i = 0; i < group.length; i++) group[i] = values[start + within[i]];
-      return f(group);
-    }),
-  );
+  const starts = places(kept, steps), out = new Float64Array(starts.length);
+  for (let o = 0; o < out.length; o++) {
+    for (let i = 0; i < group.length; i++) group[i] = values[starts[o] + within[i]];
+    out[o] = f(group);
+  }
+  return typed(x.dtype, kept, out);
 };
 
 const sum = (values: Float64Array): number => {
@@ -94,7 +100,7 @@ const sum = (values: Float64Array): number => {
 
 /** `f` of each run of `length` elements, in place. */
 const inRuns = (x: Typed, length: number, f: (run: Float64Array, which: number) => void): Typed => {
-  const out = Float64Array.from(numbers(x));
+  const out = new Float64Array(numbers(x));
   for (let at = 0, which = 0; at < out.length; at += length, which++) f(out.subarray(at, at + length), which);
   return typed(x.dtype, x.dims, out);
 };
@@ -248,14 +254,11 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   Tanh: unary(Math.tanh),
   Not: unary((x) => x === 0 ? 1 : 0),
   Identity: ([x]) => x,
-  Cast: ([x], { to }) => typed(dtypeOfElement(int(to)), x.dims, Float64Array.from(numbers(x))),
+  Cast: ([x], { to }) => typed(dtypeOfElement(int(to)), x.dims, new Float64Array(numbers(x))),
   Where: ([condition, a, b]) => {
     const dims = broadcast(condition.dims, a.dims, b.dims);
-    const [c, x, y] = [condition, a, b].map((t) => {
-      const values = numbers(t), at = places(dims, strides(t.dims, dims));
-      return (i: number) => values[at[i]];
-    });
-    return typed(a.dtype, dims, Float64Array.from({ length: size(dims) }, (_, i) => c(i) !== 0 ? x(i) : y(i)));
+    const [c, x, y] = [condition, a, b].map((t) => numbers(moved(t, dims, places(dims, strides(t.dims, dims)))));
+    return typed(a.dtype, dims, new Float64Array(x).map((value, i) => c[i] !== 0 ? value : y[i]));
   },
   ReduceSum: reduce(sum),
   ReduceMean: reduce((values) => sum(values) / values.length),
