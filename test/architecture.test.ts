@@ -19,7 +19,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   steps: ["diffusion", "unlearn", "metrics", "mask", "models", "runtime", "graph", "tensor"],
   pipeline: ["steps", "runtime", "tensor"],
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
-  testing: ["mask", "tensor"],
+  testing: ["steps", "diffusion", "runtime", "mask", "graph", "tensor"],
   bench: ["report", "pipeline", "steps", "metrics", "mask"],
   cli: ["bench", "report", "pipeline", "steps", "runtime", "tensor"],
 };

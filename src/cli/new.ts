@@ -62,7 +62,7 @@ const stepTest = (name: string, sau: string, testing: string) =>
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect } from "${sau}";
-import { fc, maskArbitrary } from "${testing}";
+import { checkStepLaws, fc, maskArbitrary } from "${testing}";
 import { ${camel(name)}, weaken } from "./${name}.ts";
 
 describe("${name}", () => {
@@ -74,6 +74,9 @@ describe("${name}", () => {
 
   it("leaves a mask alone at a factor of 1", () =>
     fc.assert(fc.property(maskArbitrary(), (mask) => assert.deepEqual(weaken(mask, 1), mask))));
+
+  // Same bytes again, inputs left alone, a result that the cache can keep, no prompt mixed up with another, …
+  it("keeps the laws of steps", () => checkStepLaws(${camel(name)}, { settings: { by: 0.25 } }));
 
   it("runs as a step", async () => {
     const mask = { dims: [1, 2], data: Float32Array.of(0, 1) };

@@ -17,12 +17,16 @@ import {
   type ValueOptions,
 } from "./arbitraries.ts";
 import { check, law, type LawOptions } from "./law.ts";
+import { type FieldToMask, maskFunction } from "./mask_step.ts";
+import type { SettingsSchema } from "../steps/step.ts";
 import { assertSame, assertWithin, flipX, flipY, means, reorder, shift } from "./fields.ts";
 
 export { LawBroken } from "./law.ts";
 export type { LawOptions } from "./law.ts";
 
-export interface MaskLawOptions extends LawOptions {
+export interface MaskLawOptions<Settings = unknown> extends LawOptions {
+  /** Of a step: its settings for a threshold (`{ threshold: { value } }` unless told). */
+  readonly settings?: (threshold: number) => Settings;
   /** How far, in cells, a mask value depends on its neighbours: 0 for a threshold, the radius for a blur. */
   readonly reach?: number;
   /** The values that the fields of the examples take (−4 to 4 unless told). */
@@ -30,18 +34,29 @@ export interface MaskLawOptions extends LawOptions {
 }
 
 /**
- * Laws of a function from a field to a mask, given a threshold: values in [0, 1]; nothing grows when the threshold
- * rises; flips, shifts (away from the border) and reordering of the batch carry over from field to mask.
+ * Laws of a function from a field [...batch, h, w] to a mask of the same dims, given a threshold: values in [0, 1];
+ * nothing grows when the threshold rises; flips, shifts (away from the border) and reordering of the batch carry over
+ * from field to mask. A step from a field to a mask may stand for the function.
  */
-export const checkMaskLaws = (
+export const checkMaskLaws = <S extends SettingsSchema>(
+  mask: FieldToMask<S> | ((field: Tensor, threshold: number) => Tensor),
+  options: MaskLawOptions<S["Encoded"]> = {},
+): void => {
+  const { settings = (value: number) => ({ threshold: { value } }) } = options;
+  if (typeof mask === "function") checkMaskFunction("the mask function", mask, options);
+  else checkMaskFunction(`the step ${mask.name}`, maskFunction(mask, settings), options);
+};
+
+const checkMaskFunction = (
+  subject: string,
   mask: (field: Tensor, threshold: number) => Tensor,
-  options: MaskLawOptions = {},
+  options: MaskLawOptions<unknown>,
 ): void => {
   const { reach = 0, values = {}, tolerance = 1e-5 } = options;
   const threshold = valueArbitrary(values);
   const any = fc.tuple(fieldArbitrary({ ...values, batch: [2] }), threshold);
   const same = (actual: Tensor, expected: Tensor, what: string) => assertSame(actual, expected, tolerance, what);
-  check("the mask function", [
+  check(subject, [
     law("a mask has the dims of its field and values from 0 to 1", any, ([field, t]) => {
       const m = mask(field, t);
       same(m, { dims: field.dims, data: m.data }, "dims");

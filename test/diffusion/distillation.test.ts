@@ -10,7 +10,8 @@ import { normal } from "../../src/tensor/random.ts";
 import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
 import { zeros } from "../../src/tensor/tensor.ts";
 import { evaluate } from "../support/evaluate.ts";
-import { randomConfigs, randomWeights } from "../support/random_model.ts";
+import { randomWeights } from "../../src/testing/tiny_model.ts";
+import { randomConfigs } from "../support/random_model.ts";
 
 type Feeds = Record<string, Tensor<TensorData>>;
 

@@ -1,16 +1,12 @@
 /**
  * A whole Stable Diffusion folder of random weights, small enough to sample in a second: real networks, a real tokenizer,
- * nothing learned. Weights are drawn in the scale that keeps activations near unit size.
+ * nothing learned. Its tokenizer is one that transformers wrote; `sau/testing` makes smaller models, with one of their own.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { wholeNetwork } from "../../src/diffusion/networks.ts";
-import type { PartName } from "../../src/diffusion/part.ts";
-import { Graph } from "../../src/graph/mod.ts";
 import { write } from "../../src/tensor/safetensors.ts";
-import { normal, seedOf } from "../../src/tensor/random.ts";
-import type { Tensor } from "../../src/tensor/tensor.ts";
+import { randomWeights } from "../../src/testing/tiny_model.ts";
 import { put } from "./bundles.ts";
 
 const tokenizer = fileURLToPath(new URL("../golden/tokenizer/", import.meta.url));
@@ -48,22 +44,6 @@ export const randomConfigs = {
     latent_channels: 4,
     mid_block_add_attention: false,
   },
-};
-
-/** Random weights of a network, by key. */
-export const randomWeights = (part: PartName, config: unknown, seed: number): Map<string, Tensor> => {
-  const g = new Graph();
-  wholeNetwork[part](g, config);
-  return new Map(
-    g.weightsUsed().map(({ key, dims }) => {
-      const inner = dims.slice(1).reduce((n, d) => n * d, 1);
-      const t = normal(seedOf(seed, part, key), dims);
-      // Norm layers start at scale 1, bias 0; embeddings at unit size; everything else keeps the variance.
-      const norm = /norm/.test(key) && dims.length === 1;
-      const size = key.endsWith("bias") ? 0 : /embedding\.weight$/.test(key) ? 1 : 1 / Math.sqrt(inner);
-      return [key, { dims, data: t.data.map((x) => norm && key.endsWith("weight") ? 1 : x * size) }];
-    }),
-  );
 };
 
 /** Writes the folder; returns its path. */
