@@ -3,14 +3,19 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect } from "effect";
 import fc from "fast-check";
-import { entropy, entropyShift, maskOf } from "../../examples/custom-step/steps/attention_entropy.ts";
+import {
+  attentionEntropyMask,
+  entropy,
+  entropyShift,
+  maskOf,
+} from "../../examples/custom-step/steps/attention_entropy.ts";
 import { layerEnvironment } from "../../src/pipeline/environment.ts";
 import { loadFile } from "../../src/pipeline/load.ts";
 import { run } from "../../src/pipeline/run.ts";
 import { Runtime } from "../../src/runtime/mod.ts";
 import type { Mask } from "../../src/steps/ports.ts";
 import { builtinSteps } from "../../src/steps/registry.ts";
-import { checkMaskLaws, tensorArbitrary } from "../../src/testing/mod.ts";
+import { checkMaskLaws, checkStepLaws, tensorArbitrary } from "../../src/testing/mod.ts";
 
 const rows = tensorArbitrary([3, 5], { min: 0.01, max: 1 });
 const near = (a: number, b: number) => assert.ok(Math.abs(a - b) < 1e-4, `${a} is not ${b}`);
@@ -35,6 +40,8 @@ describe("attention entropy", () => {
     })));
 
   it("gives a mask that keeps the laws", () => checkMaskLaws((field, value) => maskOf(field, { value }, 12)));
+
+  it("keeps the laws of steps", () => checkStepLaws(attentionEntropyMask, { settings: {} }));
 });
 
 describe("examples/custom-step", () => {

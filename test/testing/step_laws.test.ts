@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect, Schema } from "effect";
-import { attentionEntropyMask } from "../../examples/custom-step/steps/attention_entropy.ts";
 import { denoise } from "../../src/steps/denoise.ts";
 import { locate } from "../../src/steps/locate.ts";
 import { mask } from "../../src/steps/mask.ts";
@@ -73,8 +72,6 @@ describe("laws of the built-in steps", () => {
         except: [STEP_LAWS.order],
       }),
   );
-
-  it("the mask of examples/custom-step", SLOW, () => checkStepLaws(attentionEntropyMask, { settings: {} }));
 });
 
 describe("planted bugs", () => {
