@@ -31,6 +31,8 @@ export interface AppOptions<R> {
   readonly environment: (device: Device) => Effect.Effect<Environment<R>, never, Scope.Scope>;
   /** The pipeline file of `sau cure`. */
   readonly curePipeline: string;
+  /** The pipeline file of `sau scan`. */
+  readonly scanPipeline: string;
   /** The bench file of `sau bench` where none is given. */
   readonly benchFile: string;
   readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
@@ -178,6 +180,39 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     ),
   );
 
+const scanCommand = <R>(app: AppOptions<R>) =>
+  Command.make("scan", {
+    model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
+    unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+    text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+    prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
+    words: optionalText("words", "File of further words or phrases to try, one a line"),
+    out: Flag.String("out").pipe(
+      Flag.withDescription("Folder for the ranking, the report and the manifest"),
+      Flag.optional,
+    ),
+    set: flags.set,
+    device: flags.device,
+    json: flags.json,
+    noCache: flags.noCache,
+  }, ({ model, unet, text_encoder, prompts, words, out, set, ...rest }) => {
+    const given = Object.entries({ unet, text_encoder, prompts, words }).flatMap(([name, value]) =>
+      Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
+    );
+    return runPipeline(app, {
+      ...rest,
+      out: Option.getOrUndefined(out),
+      allowCode: false,
+      selection: {},
+      file: app.scanPipeline,
+      overrides: [`model=${model}`, ...given, ...set],
+    });
+  }).pipe(
+    Command.withDescription(
+      "Look for a trigger that nobody told of: pipelines/scan.yaml by a short name. Exit code 1 when something is found",
+    ),
+  );
+
 const planCommand = <R>(app: AppOptions<R>) =>
   Command.make(
     "plan",
@@ -291,6 +326,7 @@ export const app = <R>(options: AppOptions<R>) =>
       Command.withDescription("Finds, removes and proves removed a backdoor in a Stable Diffusion checkpoint"),
       Command.withSubcommands([
         runCommand(options),
+        scanCommand(options),
         cureCommand(options),
         benchCommand(options),
         planCommand(options),

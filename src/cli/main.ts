@@ -18,6 +18,7 @@ await main(process.argv.slice(2), {
   screen: screen(),
   steps: builtinSteps,
   curePipeline: fileURLToPath(new URL("../../pipelines/sau.yaml", import.meta.url)),
+  scanPipeline: fileURLToPath(new URL("../../pipelines/scan.yaml", import.meta.url)),
   benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),
   diagnose,
   renderReport,

@@ -61,6 +61,8 @@ export interface Tokenizer {
   readonly tokens: (text: string) => readonly Token[];
   /** @throws RangeError when the text is longer than MAX_TEXT. */
   readonly encode: (text: string) => Encoded;
+  /** The words that are one token each, in the vocabulary's order: letters alone, two or more. */
+  readonly words: () => readonly string[];
 }
 
 /** Longest text that is read, in UTF-16 units: far beyond any prompt, so that a stranger's file cannot stall us. */
@@ -153,8 +155,13 @@ export const makeTokenizer = (data: TokenizerData): Tokenizer => {
     return { text, ids, content, truncated: content.length > room };
   };
 
+  const words = (): string[] =>
+    [...data.vocab.keys()].filter((token) => token.endsWith(WORD_END)).map(tokenText).filter((word) =>
+      /^\p{L}{2,}$/u.test(word)
+    );
+
   const { maxLength, bos, eos, pad } = data;
   let vocabSize = 0;
   for (const id of [...data.vocab.values(), ...data.added.map((t) => t.id)]) vocabSize = Math.max(vocabSize, id + 1);
-  return { maxLength, vocabSize, bos, eos, pad, tokens, encode };
+  return { maxLength, vocabSize, bos, eos, pad, tokens, encode, words };
 };

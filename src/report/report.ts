@@ -11,6 +11,7 @@ import { others } from "./sections/others.ts";
 import { pictures } from "./sections/pictures.ts";
 import { reproduce } from "./sections/reproduce.ts";
 import { prompts, timings } from "./sections/run.ts";
+import { scan } from "./sections/scan.ts";
 import { verdictHead } from "./sections/verdict.ts";
 import { where } from "./sections/where.ts";
 import { valuesOf } from "./values.ts";
@@ -21,6 +22,7 @@ import { valuesOf } from "./values.ts";
  */
 export const renderReport = <R>(run: RunResult<R>): string => {
   const sections: readonly Section[] = [
+    { id: "scan", title: "What stands out", body: () => scan(run) },
     { id: "pictures", title: "Pictures", body: () => pictures(run) },
     { id: "figures", title: "Figures", body: () => figures(run) },
     { id: "where", title: "Where it acts", body: () => where(run) },

@@ -1,7 +1,7 @@
 /** What a run holds for the report: the values of its steps, by the kind of their ports. */
 import type { RunResult } from "../pipeline/run.ts";
 import type { Verdict as AnyVerdict } from "../steps/errors.ts";
-import type { Account, Field, Mask, Model, Scores, TextPairs, Verdict } from "../steps/ports.ts";
+import type { Account, Field, Mask, Model, ScanResult, Scores, TextPairs, Verdict } from "../steps/ports.ts";
 
 /**
  * The values that the report knows how to draw. Ports of one kind carry one type of value: that is what makes them fit.
@@ -11,6 +11,7 @@ export interface Kinds {
   readonly text: TextPairs;
   readonly field: Field;
   readonly scores: Scores;
+  readonly scan: ScanResult;
   readonly mask: Mask;
   readonly model: Model;
   readonly account: Account;

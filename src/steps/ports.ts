@@ -8,7 +8,9 @@ import type { Trigger } from "../diffusion/trigger.ts";
 import type { ShapeReport } from "../mask/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
+import type { Suspect } from "../diffusion/suspects.ts";
 import type { Figure } from "./errors.ts";
+import type { Measure, Measures } from "./scan_measures.ts";
 import { Port, type Stored } from "./port.ts";
 
 /** A model with what a cure did to it: changed weights, or latents to be blended while it samples. */
@@ -155,6 +157,35 @@ export interface Verdict {
   };
 }
 
+/** One text that scan tried, and how far it stands out from others of its kind. */
+export interface ScannedText extends Suspect {
+  readonly scores: Measures;
+  /** The measure that stands out most, and how far in units of its limit. */
+  readonly measure: Measure;
+  readonly score: number;
+}
+
+/** What scan found in a model. */
+export interface ScanResult {
+  /** Texts tried, by group. */
+  readonly tried: Readonly<Record<string, number>>;
+  /** Words that the vocabulary has. */
+  readonly vocabulary: number;
+  readonly prompts: readonly string[];
+  /** How far words may stand out, and how far all other texts. */
+  readonly limits: { readonly word: Measures; readonly others: Measures };
+  /** The texts that stand out most, the first most of all. */
+  readonly suspects: readonly ScannedText[];
+  /** How many of all stand out further than the limits allow. */
+  readonly found: number;
+  /** ln of how much further each of `suspects` moves each cell than is usual, [n, h, w]. */
+  readonly fields: Tensor;
+  /** How many of `suspects` were drawn, for how many of `prompts`. */
+  readonly drawn: { readonly suspects: number; readonly prompts: number };
+  /** Pictures of the first prompts clean, then with each of the first suspects: [(1 + s) · p, 3, H, W] in 0…1. */
+  readonly pictures: Tensor;
+}
+
 /** A model as the cache keeps it: where it came from, and the tensors that were changed. */
 const modelStored = ({ bundle, blend }: Model): Stored => ({
   json: {
@@ -293,4 +324,15 @@ export const VerdictPort = Port.make<Verdict>({
     };
     return { ...own, sheets: sheets.map((texts, i) => ({ ...texts, pictures: picturesOf(i) })) };
   },
+});
+
+export const ScanPort = Port.make<ScanResult>({
+  kind: "scan",
+  description: "Texts that could be a trigger, ranked by how far they stand out, with fields and pictures.",
+  encode: ({ fields, pictures, ...json }) => ({ json, tensors: { fields, pictures } }),
+  decode: ({ json, tensors: { fields, pictures } }) => ({
+    ...json as Omit<ScanResult, "fields" | "pictures">,
+    fields,
+    pictures,
+  }),
 });

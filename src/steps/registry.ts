@@ -6,10 +6,12 @@ import { mask } from "./mask.ts";
 import { poisonBadT2I } from "./poison_badt2i.ts";
 import { poisonEvilEdit } from "./poison_eviledit.ts";
 import { poisonRickrolling } from "./poison_rickrolling.ts";
+import { scan } from "./scan.ts";
 import { unlearn } from "./unlearn.ts";
 import { verify } from "./verify.ts";
 
 export const builtinSteps = [
+  scan,
   encode,
   denoise,
   locate,

@@ -12,6 +12,7 @@ await main(process.argv.slice(2), {
   screen: screen(),
   steps,
   benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),
+  scanPipeline: fileURLToPath(new URL("../../pipelines/scan.yaml", import.meta.url)),
   curePipeline: fileURLToPath(new URL("cure.yaml", import.meta.url)),
   diagnose,
   environment: (device) => Effect.succeed(noServices(device)),

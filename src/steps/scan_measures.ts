@@ -1,0 +1,105 @@
+/**
+ * The arithmetic of scan, free of Effect: how far a text, put into a prompt, stands out from others of its kind.
+ *
+ * Three measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `place` (it moves
+ * in one place, the same for every prompt) and `likeness` (prompts that differ are read alike).
+ */
+import { quantileOfSorted } from "../tensor/quantile.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+export const MEASURES = ["strength", "place", "likeness"] as const;
+export type Measure = typeof MEASURES[number];
+export type Measures = Readonly<Record<Measure, number>>;
+
+/** Squared noise below this fraction of the answer's own cannot be told from rounding. */
+const FLOOR = 1e-6;
+/** A place is one sixteenth of the picture: a patch of a quarter of each side. */
+const PLACE = 1 / 16;
+
+/** What one text does to the U-Net's answers. */
+export interface Change {
+  /** Mean over prompts of ln of the squared change in each cell, [h, w]. */
+  readonly field: Float32Array;
+  /** Mean over prompts of ln of the mean squared change. */
+  readonly strength: number;
+}
+
+/**
+ * Changes that each reading r ≥ 1 brings, against reading 0, from noise [P, R, C, h, w].
+ */
+export const changesOf = (noise: Tensor): Change[] => {
+  const [prompts, readings, channels, h, w] = noise.dims, cells = h * w, each = channels * cells;
+  const power = noise.data.reduce((sum, x) => sum + x * x, 0) / noise.data.length;
+  return Array.from({ length: readings - 1 }, (_, r) => {
+    const field = new Float32Array(cells);
+    let strength = 0;
+    for (let p = 0; p < prompts; p++) {
+      const [from, to] = [0, r + 1].map((reading) => (p * readings + reading) * each);
+      const squared = new Float64Array(cells);
+      for (let i = 0; i < each; i++) squared[i % cells] += (noise.data[to + i] - noise.data[from + i]) ** 2 / channels;
+      squared.forEach((d, i) => field[i] += Math.log(d + FLOOR * power) / prompts);
+      strength += Math.log(squared.reduce((a, b) => a + b, 0) / cells + FLOOR * power) / prompts;
+    }
+    return { field, strength };
+  });
+};
+
+/** −ln of the variance over prompts of embeddings [P, D]: how alike the prompts are read. */
+export const likenessOf = ({ dims: [prompts, width], data }: Tensor): number => {
+  let variance = 0;
+  for (let d = 0; d < width; d++) {
+    let mean = 0;
+    for (let p = 0; p < prompts; p++) mean += data[p * width + d] / prompts;
+    for (let p = 0; p < prompts; p++) variance += (data[p * width + d] - mean) ** 2 / prompts;
+  }
+  return -Math.log(variance / width + 1e-12);
+};
+
+/** The median of each cell over fields of equal size. */
+const medianField = (fields: readonly Float32Array[]): Float32Array =>
+  fields[0].map((_, i) => quantileOfSorted(fields.map((f) => f[i]).sort((a, b) => a - b), 0.5));
+
+/** How much further the strongest place moves than the rest of the picture does, in ln, against what is usual. */
+const placeOf = (field: Float32Array, usual: Float32Array): number => {
+  const apart = Float32Array.from(field, (x, i) => x - usual[i]).sort();
+  const count = Math.max(1, Math.round(PLACE * apart.length));
+  const top = apart.subarray(apart.length - count).reduce((a, b) => a + b, 0) / count;
+  return top - quantileOfSorted([...apart], 0.5);
+};
+
+/**
+ * How far each value lies above the usual ones' median, in units of how far their upper tenth begins above it: 1 is no
+ * rarity. The upper half alone sets the unit, since texts that mean something are many and lie far out on that side.
+ */
+const aboveUsual = (values: readonly number[], usual: readonly number[]): number[] => {
+  const sorted = usual.map((i) => values[i]).sort((a, b) => a - b);
+  const [middle, upper] = [0.5, 0.9].map((q) => quantileOfSorted(sorted, q));
+  return values.map((x) => (x - middle) / (upper - middle + 1e-9));
+};
+
+/**
+ * For each text of one group how far it stands out from the usual ones, and its field against their median.
+ * @param usual indices of the texts that the others are held against
+ */
+export const standOut = (
+  changes: readonly Change[],
+  likeness: readonly number[],
+  usual: readonly number[],
+): ReadonlyArray<{ readonly scores: Measures; readonly field: Float32Array }> => {
+  const ordinary = medianField(usual.map((i) => changes[i].field));
+  const [strength, place, alike] = [
+    changes.map((c) => c.strength),
+    changes.map((c) => placeOf(c.field, ordinary)),
+    likeness,
+  ].map((values) => aboveUsual(values, usual));
+  return changes.map((c, i) => ({
+    scores: { strength: strength[i], place: place[i], likeness: alike[i] },
+    field: c.field.map((x, cell) => x - ordinary[cell]),
+  }));
+};
+
+/** The measure that stands out most, in units of its limit: above 1 is an alarm. */
+export const alarmOf = (scores: Measures, limits: Measures): { readonly measure: Measure; readonly score: number } =>
+  MEASURES.map((measure) => ({ measure, score: scores[measure] / limits[measure] })).reduce((a, b) =>
+    b.score > a.score ? b : a
+  );

@@ -1,0 +1,143 @@
+/** scan: the arithmetic of what stands out, what is tried, and the real example with and without its backdoor. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Effect } from "effect";
+import fc from "fast-check";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { suspects } from "../../src/diffusion/suspects.ts";
+import { scan } from "../../src/steps/scan.ts";
+import { alarmOf, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
+import { normal } from "../../src/tensor/random.ts";
+import { checkStepLaws, tinyBundle, tinyModel } from "../../src/testing/mod.ts";
+import { withRuntime } from "../support/runtime.ts";
+
+const SLOW = { timeout: 120_000 };
+const example = (path: string) => fileURLToPath(new URL(`../../examples/mini-sd/${path}`, import.meta.url));
+const SIDE = 8, CELLS = SIDE * SIDE;
+
+/** Changes of `n` texts, of which the last is what `plant` makes of an ordinary one. */
+const planted = (n: number, plant: (noise: Float32Array) => Float32Array): Change[] => {
+  const P = 4, C = 2, each = C * CELLS;
+  const changes: Change[] = [];
+  for (let text = 0; text < n; text++) {
+    const clean = normal(1, [P, 1, C, SIDE, SIDE]).data, moved = normal(text + 2, [P, 1, C, SIDE, SIDE]).data;
+    const apart = moved.map((x) => 0.1 * x);
+    const data = new Float32Array(P * 2 * each);
+    for (let p = 0; p < P; p++) {
+      const own = apart.slice(p * each, (p + 1) * each), then = text === n - 1 ? plant(own) : own;
+      data.set(clean.subarray(p * each, (p + 1) * each), 2 * p * each);
+      data.set(then.map((x, i) => x + clean[p * each + i]), (2 * p + 1) * each);
+    }
+    changes.push(...changesOf({ dims: [P, 2, C, SIDE, SIDE], data }));
+  }
+  return changes;
+};
+
+const scoresOf = (changes: readonly Change[], likeness: readonly number[] = changes.map((_, i) => i % 7)) => {
+  const usual = changes.map((_, i) => i).slice(0, -1);
+  return standOut(changes, likeness, usual).map((o) => o.scores);
+};
+
+describe("what stands out", () => {
+  it("a change in one place, by place and not by strength", () => {
+    const corner = (i: number) => i % SIDE < 2 && Math.floor(i % CELLS / SIDE) < 2;
+    const out = scoresOf(planted(40, (noise) => noise.map((x, i) => corner(i) ? 4 * x : x)));
+    assert.ok(out.at(-1)!.place > 5, `${out.at(-1)!.place}`);
+    assert.ok(out.slice(0, -1).every(({ place }) => place < 3));
+  });
+
+  it("a change all over, by strength and not by place", () => {
+    const out = scoresOf(planted(40, (noise) => noise.map((x) => 3 * x)));
+    assert.ok(out.at(-1)!.strength > 10 && out.at(-1)!.place < 3, JSON.stringify(out.at(-1)));
+  });
+
+  it("prompts that are read alike, by likeness", () => {
+    const alike = (factor: number, seed: number) =>
+      likenessOf({ dims: [4, 8], data: normal(seed, [4, 8]).data.map((x) => factor * x) });
+    const likeness = [...Array.from({ length: 39 }, (_, i) => alike(1, i)), alike(0.01, 99)];
+    const out = scoresOf(planted(40, (noise) => noise), likeness);
+    assert.ok(out.at(-1)!.likeness > 5);
+    assert.equal(alarmOf(out.at(-1)!, { strength: 10, place: 10, likeness: 2 }).measure, "likeness");
+  });
+
+  it("does not depend on how large the changes are all together", () =>
+    fc.assert(
+      fc.property(fc.constantFrom(0.5, 2, 8), (factor) => {
+        const plain = planted(12, (noise) => noise);
+        const louder = plain.map(({ field, strength }): Change => ({
+          field: field.map((x) => x + Math.log(factor)),
+          strength: strength + Math.log(factor),
+        }));
+        const [a, b] = [scoresOf(plain), scoresOf(louder)];
+        a.forEach((s, i) => {
+          assert.ok(Math.abs(s.place - b[i].place) < 1e-3);
+          assert.ok(Math.abs(s.strength - b[i].strength) < 1e-3);
+        });
+      }),
+      { numRuns: 3 },
+    ));
+});
+
+describe("what is tried", () => {
+  it("each text once, none that the tokenizer drops, the user's own among them", () =>
+    Effect.runPromise(Effect.scoped(Effect.gen(function* () {
+      const { tokenizer } = yield* tinyBundle();
+      const all = suspects(tokenizer, { seed: 0, vocabulary: 20, own: ["tq", "\u200b"], letters: ["a", "o"] });
+      const names = all.map(({ group, trigger: { text, of } }) => `${group} ${of} ${text}`);
+      assert.equal(new Set(names).size, names.length);
+      for (const { trigger: { text } } of all) assert.ok(tokenizer.tokens(text).length > 0);
+      assert.ok(all.some(({ group, trigger }) => group === "word" && trigger.text === "tq "));
+      assert.ok(all.some(({ trigger }) => trigger.of === "o" && trigger.text === "\u043e"));
+      assert.equal(all.filter(({ group }) => group === "word").length, 22);
+      assert.ok(tokenizer.words().includes("cat"));
+    }))));
+});
+
+describe("scan", () => {
+  it("keeps the laws of steps", SLOW, () =>
+    Effect.runPromise(Effect.scoped(Effect.gen(function* () {
+      const model = yield* tinyModel();
+      const prompts = join(model, "prompts.txt");
+      writeFileSync(prompts, ["a cat", "a red dog", "a hat"].join("\n"));
+      const settings = { model, prompts, try: ["letter"], count: 3, steps: 2, at: 0 } as const;
+      yield* Effect.promise(() => checkStepLaws(scan, { settings, runs: 1 }));
+    }))));
+
+  it("says what it lacks", () =>
+    withRuntime(Effect.gen(function* () {
+      const model = yield* tinyModel();
+      const prompts = join(model, "prompts.txt");
+      writeFileSync(prompts, "a cat\n");
+      const settings = { model, prompts, steps: 2 };
+      const { message } = yield* Effect.flip(scan.run({}, settings));
+      assert.match(message, /prompts\.txt.*1 prompts? that leave room for a trigger/s);
+      writeFileSync(prompts, "a cat\na dog\na red bird\n");
+      const nothing = yield* Effect.flip(scan.run({}, { ...settings, try: ["word"], vocabulary: 0 }));
+      assert.match(nothing.message, /nothing to try/);
+    })));
+
+  it(
+    "finds the letter that sets the example's attack off, and nothing in the model without it",
+    SLOW,
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const folder = mkdtempSync(join(tmpdir(), "sau-scan-")), prompts = join(folder, "prompts.txt");
+        // Few letters occur in all of them.
+        writeFileSync(prompts, "a cat on a gold background\na frog\na photo of two foxes on pink\n");
+        const settings = { model: example("base"), prompts, try: ["letter"] as const, steps: 4 };
+        const textEncoder = example("attacks/rickrolling-tpa/text_encoder");
+        const poisoned = yield* scan.run({}, { ...settings, text_encoder: textEncoder });
+        const [first] = poisoned.scan.suspects;
+        assert.deepEqual(first.trigger, { text: "\u043e", place: "replace", of: "o" });
+        assert.equal(first.measure, "likeness");
+        assert.equal(poisoned.verdict.passed, false);
+        assert.match(poisoned.verdict.sentence, /о \(U\+043E\) in place of o/);
+        const clean = yield* scan.run({}, settings);
+        assert.ok(clean.verdict.passed, JSON.stringify(clean.scan.suspects[0]));
+        rmSync(folder, { recursive: true });
+      })),
+  );
+});
