@@ -94,37 +94,3 @@ export const plan = Effect.fn("pipeline.plan")(function* <R>(
     });
   }
 });
-
-const mermaidText = (text: string): string => text.replace(/["<>&#]/g, (c) => `#${c.charCodeAt(0)};`);
-
-/** The plan as a Mermaid flowchart: inputs on the arrows, what is cached green, what runs with its reason. */
-export const formatMermaid = <R>(pipeline: Pipeline<R>, { steps }: Plan): string => {
-  const node = new Map(steps.map(({ id }, i) => [id, `s${i}`]));
-  const nodes = steps.map(({ id, use, cached, reason }) => {
-    const why = cached ? "cached" : reason;
-    return `  ${node.get(id)}["${mermaidText(id)}: ${mermaidText(use)}<br/>${mermaidText(why)}"]:::${
-      cached ? "cached" : "runs"
-    }`;
-  });
-  const edges = pipeline.steps.flatMap(({ id, inputs }) =>
-    Object.entries(inputs).map(([name, wire]) => `  ${node.get(wire.step)} -->|${mermaidText(name)}| ${node.get(id)}`)
-  );
-  const classes = ["  classDef cached fill:#dff5e1,stroke:#2e7d32", "  classDef runs fill:#fff3d6,stroke:#b26a00"];
-  return ["flowchart TD", ...nodes, ...edges, ...classes].join("\n");
-};
-
-/** The plan as a list for the terminal. */
-export const formatPlan = <R>(pipeline: Pipeline<R>, { steps }: Plan): string => {
-  const width = Math.max(...steps.map(({ id }) => id.length));
-  const uses = Math.max(...steps.map(({ use }) => use.length));
-  const rows = steps.map(({ id, use, cached, reason, needs }) => {
-    const from = needs.length === 0 ? "" : `  ← ${needs.join(", ")}`;
-    return `  ${cached ? "✓" : "▸"} ${id.padEnd(width)}  ${use.padEnd(uses)}  ${
-      cached ? "cached" : `runs: ${reason}`
-    }${from}`;
-  });
-  const absent = Object.entries(pipeline.leftOut ?? {}).map(([id, why]) => `  · ${id}: left out (${why})`);
-  const n = steps.filter(({ cached }) => !cached).length;
-  const summary = n === 0 ? "everything is cached" : `${n} of ${steps.length} steps run`;
-  return [`${pipeline.name}: ${summary}`, ...rows, ...absent].join("\n");
-};

@@ -7,7 +7,8 @@ import { Effect, Result } from "effect";
 import { difference, readRun } from "../../src/pipeline/diff.ts";
 import { noServices } from "../../src/pipeline/environment.ts";
 import { writeOutputs } from "../../src/pipeline/outputs.ts";
-import { formatMermaid, plan } from "../../src/pipeline/plan.ts";
+import { plan } from "../../src/pipeline/plan.ts";
+import { formatMermaid, formatPlan } from "../../src/pipeline/plan_text.ts";
 import { run } from "../../src/pipeline/run.ts";
 import { select, type Selection } from "../../src/pipeline/select.ts";
 import { explain } from "../../src/steps/errors.ts";
@@ -83,6 +84,21 @@ describe("the plan as a chart", () => {
       assert.match(chart, /^flowchart TD\n {2}s0\["in: load<br\/>setting a: #34;x#34; → #60;b#62;"\]:::runs\n/);
       assert.equal(chart.match(/-->\|field\|/g)?.length, 2);
       assert.match(chart, /s2 -->\|sum\| s3/);
+    }));
+
+  it("draws a tree: each step once, under the last that it takes from, what runs on its own account with its reason", () =>
+    withBench(async ({ load, cache, run }) => {
+      await run();
+      const pipeline = await load(["by=3"]);
+      const planned = await Effect.runPromise(plan(pipeline, { cache, device: "wasm" }));
+      const tree = [
+        "Sum: 3 of 4 steps run",
+        "  ✓ in                load   cached",
+        "  └─ ▸ twice          scale  runs: setting by: 2 → 3",
+        "     └─ ▸ slow        scale  runs: it takes from what runs",
+        "        └─ ▸ verdict  judge  → verdict, model  runs: it takes from what runs",
+      ];
+      assert.equal(formatPlan(pipeline, planned), tree.join("\n"));
     }));
 });
 
