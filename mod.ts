@@ -42,6 +42,7 @@ export { explain, type Figure, OutputError, SpecError, StepError, VerifyFailed }
 // Pipelines.
 export { loadFile, loadSpec, loadText } from "./src/pipeline/load.ts";
 export { Output, pipeline } from "./src/pipeline/builder.ts";
+export { Condition, each, Given, sweep } from "./src/pipeline/given.ts";
 export { plan } from "./src/pipeline/plan.ts";
 export { run, type RunResult } from "./src/pipeline/run.ts";
 

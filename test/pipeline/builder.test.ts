@@ -3,11 +3,15 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import fc from "fast-check";
 import { describe, it } from "node:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { stringify } from "yaml";
 import { Output, pipeline } from "../../src/pipeline/builder.ts";
+import { each, sweep } from "../../src/pipeline/given.ts";
 import { loadSpec, loadText } from "../../src/pipeline/load.ts";
 import { FieldPort, type Mask } from "../../src/steps/ports.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
+import { withFolder } from "./helpers.ts";
 import { judge, load, scale, steps } from "./steps.ts";
 
 const linked = ({ steps, outputs }: Effect.Success<ReturnType<typeof loadSpec>>) => ({
@@ -56,6 +60,90 @@ describe("a pipeline built in TypeScript", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it("has params, sweeps and conditions that mean what they mean in a file", async () => {
+    const built = fc.record({
+      by: fc.integer({ min: -5, max: 5 }),
+      bys: fc.uniqueArray(fc.integer({ min: -5, max: 5 }), { minLength: 1, maxLength: 3 }),
+      modes: fc.uniqueArray(fc.constantFrom("plain" as const, "absolute" as const), { minLength: 1 }),
+      which: fc.constantFrom("matrix", "param", "foreach"),
+      full: fc.boolean(),
+      override: fc.option(fc.integer({ min: -5, max: 5 }), { nil: undefined }),
+    });
+    await fc.assert(
+      fc.asyncProperty(built, async ({ by, bys, modes, which, full, override }) => {
+        const p = pipeline("built");
+        const one = p.param("by", { type: "number", default: by, description: "a factor" });
+        const many = p.param<readonly number[]>("many", { type: "array", default: bys });
+        const kind = p.param("kind", { type: "string", default: full ? "full" : "part" });
+        const { field } = p.step("in", load, { file: "n.txt" });
+        const first = p.step("first", scale, { field, by: one });
+        const swept = p.step("swept", scale, {
+          field: first.field,
+          by: which === "matrix" ? sweep("by", bys) : which === "param" ? sweep("by", many) : each(bys),
+          ...(which === "foreach" ? {} : { mode: sweep("mode", modes) }),
+        });
+        p.step("extra", scale, { field: swept.field }, { if: kind.is("full") });
+        p.output("field", swept.field);
+        const options = { steps, folder: "/folder", overrides: override === undefined ? [] : [`by=${override}`] };
+        const script = await Effect.runPromise(loadSpec(p.spec, options));
+        for (const text of [stringify(p.spec), JSON.stringify(p.spec)]) {
+          const file = await Effect.runPromise(loadText(text, { ...options, file: "p.yaml" }));
+          assert.deepEqual(linked(file), linked(script));
+        }
+        const made = script.steps.filter(({ id }) => id.startsWith("swept"));
+        assert.equal(made.length, which === "foreach" ? bys.length : bys.length * modes.length);
+        assert.equal(script.steps.filter(({ id }) => id.startsWith("extra")).length, full ? made.length : 0);
+        const { by: given } = script.steps.find(({ id }) => id === "first")!.encoded as { by: number };
+        assert.equal(given, override ?? by);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it("takes another pipeline file in the place of a step", () =>
+    withFolder(async (folder) => {
+      const inner = pipeline("inner");
+      const by = inner.param("by", { type: "number", default: 2 });
+      const { field: read } = inner.step("in", load, { file: "n.txt" });
+      inner.output("field", inner.step("twice", scale, { field: read, by }).field);
+      writeFileSync(join(folder, "inner.yaml"), stringify(inner.spec));
+      const p = pipeline("outer");
+      const used = p.use("part", "./inner.yaml", { by: 3 }, { field: scale.outputs.field });
+      p.output("sum", p.step("sum", scale, { field: used.field }).sum);
+      const { steps: made } = await Effect.runPromise(loadSpec(p.spec, { steps, folder }));
+      assert.deepEqual(made.map(({ id }) => id), ["part-in", "part-twice", "sum"]);
+      // @ts-expect-error an output of another kind than the one that was said
+      p.step("judge", judge, { sum: used.field });
+    }));
+
+  it("does not compile where params and sweeps do not fit", () => {
+    const p = pipeline("wrong");
+    const { field } = p.step("in", load, { file: "n.txt" });
+    const [text, number] = [p.param("text", { type: "string" }), p.param("number", { type: "number", default: 1 })];
+    // @ts-expect-error a text where a number belongs
+    p.step("a", scale, { field, by: text });
+    // @ts-expect-error a number where a text belongs
+    p.step("b", scale, { field, note: number });
+    // @ts-expect-error any text where one of some words belongs
+    p.step("c", scale, { field, mode: text });
+    p.step("d", scale, { field, mode: p.param<"plain" | "absolute">("mode", { type: "string" }) });
+    // @ts-expect-error texts where numbers belong
+    p.step("e", scale, { field, by: sweep("by", ["one", "two"]) });
+    // @ts-expect-error a default of another type
+    p.param("wrong", { type: "integer", default: "one" });
+    // @ts-expect-error a type that there is not
+    p.param("wronger", { type: "int" });
+    // @ts-expect-error a condition on a number
+    p.step("f", scale, { field }, { if: number });
+    // @ts-expect-error a comparison with a value of another type
+    p.step("g", scale, { field }, { if: number.is("one") });
+    // @ts-expect-error a sweep where another step's output belongs
+    p.step("h", scale, { field: sweep("field", [1, 2]) });
+    assert.throws(() => p.param("text", { type: "string" }), /has a param "text" already/);
+    const twice = { field, by: sweep("x", [1, 2]), note: sweep("x", ["a"]) };
+    assert.throws(() => p.step("i", scale, twice), /step "i" is swept over two lists called "x"/);
   });
 
   it("does not compile where ports or settings do not fit", () => {
