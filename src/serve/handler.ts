@@ -26,6 +26,7 @@ import { type HubOptions, makeHub } from "./hub.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { makeMeters } from "./meters.ts";
 import { readOffers } from "./offers.ts";
+import { PAGE_PATHS, pageRoutes } from "./page.ts";
 import { answering, onlyProblems, Refusal } from "./problems.ts";
 import { makeQueue } from "./queue.ts";
 import { makeRoots } from "./roots.ts";
@@ -102,7 +103,7 @@ const methodsAt = (path: string): string[] => {
       if (new RegExp(`^${endpoint.path.replace(/:[a-z0-9]+/g, "[^/]+")}$`).test(path)) found.push(endpoint.method);
     }
   }
-  if (["/", "/page.js", "/page.css", "/openapi.json"].includes(path)) found.push("GET");
+  if ([...PAGE_PATHS, "/openapi.json"].includes(path)) found.push("GET");
   return found.includes("GET") ? [...found, "HEAD"] : found;
 };
 
@@ -246,7 +247,7 @@ export const makeHandler = <R>(engine: Engine<R>, options: ServerOptions): Handl
       }),
     );
 
-    return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
+    return Layer.mergeAll(HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }), pageRoutes).pipe(
       Layer.provide([health, work]),
       Layer.provide(authorization),
       Layer.provide(HttpServer.layerServices),
