@@ -21,7 +21,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
   testing: ["mask", "tensor"],
   bench: ["report", "pipeline", "steps", "metrics", "mask"],
-  serve: ["report", "pipeline", "steps", "runtime", "tensor"],
+  serve: ["report", "pipeline", "steps", "diffusion", "runtime", "tensor"],
   cli: ["serve", "bench", "report", "pipeline", "steps", "runtime", "tensor"],
 };
 

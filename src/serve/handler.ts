@@ -9,6 +9,7 @@ import { HttpEffect, HttpRouter, HttpServer, HttpServerRequest, HttpServerRespon
 import { HttpApiBuilder } from "effect/http-api";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { Shared, SharedFiles } from "../diffusion/shared.ts";
 import { type Cache, openCache } from "../pipeline/cache.ts";
 import { deviceEnvironment } from "../pipeline/device.ts";
 import type { Environment } from "../pipeline/environment.ts";
@@ -296,11 +297,16 @@ export interface HandlerOptions extends ServerOptions {
 /** The built-in steps behind HTTP, on the first device that works (or the one that is named). */
 export const createHandler = ({ device = "auto", poison = false, ...options }: HandlerOptions): Handler => {
   let usage = (): Usage => NOTHING;
+  const shared = new SharedFiles(options.limits?.weights ?? DEFAULT_LIMITS.weights);
   const steps = builtinSteps.filter(({ name }) => poison || !name.startsWith("poison"));
   return makeHandler({
     steps,
     renderReport,
     usage: () => usage(),
-    environment: deviceEnvironment(device, (runtime) => void (usage = runtime.usage)),
+    // Weights are read once, however many runs use them.
+    environment: Effect.map(deviceEnvironment(device, (runtime) => void (usage = runtime.usage)), (environment) => ({
+      ...environment,
+      provide: (program) => environment.provide(Effect.provideService(program, Shared, shared)),
+    })),
   }, options);
 };

@@ -11,6 +11,8 @@ export interface Limits {
   readonly seconds: number;
   /** Bytes that a run may hold on the device, and by which the process may grow while it computes. */
   readonly memory: number;
+  /** Bytes of weights that stay in memory, shared by all runs. */
+  readonly weights: number;
   /** Seconds for which a run goes on without its event-stream client, who may come back. NDJSON clients do not. */
   readonly reconnect: number;
   /** Finished runs that are remembered, with their events. */
@@ -28,6 +30,7 @@ export const DEFAULT_LIMITS: Limits = {
   body: 512 * 1024,
   seconds: 3600,
   memory: 16e9,
+  weights: 8e9,
   reconnect: 10,
   remembered: 1000,
   artefacts: 50e9,
