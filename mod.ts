@@ -46,6 +46,10 @@ export { Condition, each, Given, sweep } from "./src/pipeline/given.ts";
 export { plan } from "./src/pipeline/plan.ts";
 export { run, type RunResult } from "./src/pipeline/run.ts";
 
+// Pipelines behind HTTP.
+export { createHandler, type Handler, type HandlerOptions } from "./src/serve/handler.ts";
+export { DEFAULT_LIMITS, type Limits } from "./src/serve/limits.ts";
+
 // Models, and where they run.
 export { type Bundle, openBundle, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
 export { readWeights } from "./src/diffusion/weights.ts";

@@ -21,7 +21,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
   testing: ["steps", "diffusion", "runtime", "mask", "graph", "tensor"],
   bench: ["report", "pipeline", "steps", "metrics", "mask"],
-  cli: ["bench", "report", "pipeline", "steps", "runtime", "tensor"],
+  serve: ["report", "pipeline", "steps", "diffusion", "runtime", "tensor"],
+  cli: ["serve", "bench", "report", "pipeline", "steps", "runtime", "tensor"],
 };
 
 /** Folders whose arithmetic is plain functions. */

@@ -24,6 +24,7 @@ import * as flags from "./flags.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
+import { serveCommand } from "./serve.ts";
 import { formatDifference, formatVerdict } from "./verdict.ts";
 
 export interface AppOptions<R> {
@@ -336,6 +337,7 @@ export const app = <R>(options: AppOptions<R>) =>
         schemaCommand(options),
         newCommand(options),
         cacheCommand(options.screen),
+        serveCommand(options.screen, options),
         doctorCommand(options),
       ]),
     ),

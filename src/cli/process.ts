@@ -49,7 +49,7 @@ export const main = async <R>(
   const exit = await Effect.runPromise(Fiber.await(fiber));
   let code: number = failed ? EXIT.verdictFailed : EXIT.passed;
   if (signal !== undefined) {
-    const kept = ["run", "cure", "bench"].includes(args[0]) && !args.includes("--no-cache");
+    const kept = ["run", "cure", "bench", "serve"].includes(args[0]) && !args.includes("--no-cache");
     screen.err(`\nStopped.${kept ? " Finished steps are kept: the same command goes on from there." : ""}\n`);
     code = signal === "SIGTERM" ? EXIT.terminated : EXIT.interrupted;
   } else if (Exit.isFailure(exit)) {

@@ -7,6 +7,7 @@ import { BundleError } from "./errors.ts";
 import { readFully, system, withFile } from "./files.ts";
 import { keyIn } from "./keys.ts";
 import { type Part, type PartName, tensors } from "./part.ts";
+import { Shared } from "./shared.ts";
 
 /** Anything that has parts: a Bundle, or a scoring CLIP. */
 export interface PartSource {
@@ -38,7 +39,10 @@ const partOf = (source: PartSource, name: PartName): Effect.Effect<Part, BundleE
     : Effect.succeed(part);
 };
 
-/** A part's file as it lies on disk. Fails when it was changed since it was opened. */
+/**
+ * A part's file as it lies on disk, for reading only: others may read the same bytes (`Shared`). Fails when it was changed
+ * since it was opened.
+ */
 export const partBytes = (part: Part): Effect.Effect<Uint8Array, BundleError> =>
   withFile(part.file, (handle) =>
     Effect.gen(function* () {
@@ -50,23 +54,31 @@ export const partBytes = (part: Part): Effect.Effect<Uint8Array, BundleError> =>
           hint: "Start again.",
         });
       }
+      const shared = yield* Shared;
+      const state = `${part.file} ${size} ${mtimeMs}`;
+      const kept = shared?.get(state);
+      if (kept !== undefined) return kept;
       const bytes = yield* Effect.try({
         try: () => new Uint8Array(size),
         catch: () =>
           new BundleError({ file: part.file, problem: `has ${size} bytes, more than fit into one piece of memory` }),
       });
       yield* readFully(handle, part.file, bytes, 0);
+      shared?.put(state, bytes);
       return bytes;
     }));
 
-/** A part's weights file with the changes patched in; every other byte is the input file's. */
+/** A part's weights file with the changes patched in, for reading only; every other byte is the input file's. */
 export const weightsBytes = Effect.fn("weightsBytes")(function* (
   source: PartSource,
   name: PartName,
 ): Effect.fn.Return<Uint8Array, BundleError> {
   const part = yield* partOf(source, name);
-  const bytes = yield* partBytes(part);
-  for (const [key, value] of source.changed.get(name) ?? []) {
+  const original = yield* partBytes(part);
+  const changed = source.changed.get(name);
+  if (changed === undefined || changed.size === 0) return original;
+  const bytes = (yield* Shared) === undefined ? original : original.slice();
+  for (const [key, value] of changed) {
     const encoded = yield* tensors(() => encodeAs(part.header, key, value));
     const entry = part.header.entries.get(key);
     if (entry !== undefined) bytes.set(encoded, entry.begin);

@@ -44,7 +44,18 @@ export const isDevice = (t: HostTensor | DeviceTensor): t is DeviceTensor => !("
 export const toHost = (t: HostTensor | DeviceTensor): Effect.Effect<HostTensor, RuntimeError> =>
   isDevice(t) ? t.read() : Effect.succeed(t);
 
+/** What is alive on the device. */
+export interface Usage {
+  readonly sessions: number;
+  /** Tensors that were left there or uploaded. */
+  readonly tensors: number;
+  /** Bytes of their values and of the sessions' models; what a session works in comes on top. */
+  readonly bytes: number;
+}
+
 export interface Sessions {
+  /** What is alive now: back to where it was when the scopes that opened it have ended. */
+  readonly usage: () => Usage;
   /** How many runs compute side by side: into so many batches work is best cut. */
   readonly lanes: number;
   /** Loads a model; it is released when the scope ends. */
@@ -53,11 +64,15 @@ export interface Sessions {
   readonly upload: (tensor: HostTensor, dtype?: DType) => Effect.Effect<DeviceTensor, RuntimeError, Scope.Scope>;
 }
 
+const BYTES: Readonly<Record<DType, number>> = { float32: 4, float16: 2, int32: 4, int64: 8, uint8: 1, bool: 1 };
+const bytesOf = ({ dtype, dims }: Held): number => BYTES[dtype] * size(dims);
+
 const show = (dtype: string, dims: readonly (number | string)[]): string => `${dtype}[${dims.join(", ")}]`;
 
 export const makeSessions = (engine: Engine): Sessions => {
   const turn = inTurn(engine.backend);
   const live = new WeakMap<DeviceTensor, Held>();
+  const usage = { sessions: 0, tensors: 0, bytes: 0 };
 
   /** One call into ONNX Runtime: waiting for the turn can be interrupted, the call itself cannot. */
   const call = <A>(model: string, body: () => Promise<A>): Effect.Effect<A, RuntimeError> =>
@@ -78,10 +93,15 @@ export const makeSessions = (engine: Engine): Sessions => {
         ),
       dispose: () => {
         owner.delete(self);
-        if (live.delete(self)) held.dispose();
+        if (!live.delete(self)) return;
+        usage.tensors--;
+        usage.bytes -= bytesOf(held);
+        held.dispose();
       },
     };
     live.set(self, held);
+    usage.tensors++;
+    usage.bytes += bytesOf(held);
     owner.add(self);
     return self;
   };
@@ -97,14 +117,24 @@ export const makeSessions = (engine: Engine): Sessions => {
     Effect.gen(function* () {
       const kept = new Set<DeviceTensor>();
       let open = true;
+      const bytes = model.model.byteLength + model.external.reduce((sum, { data }) => sum + data.byteLength, 0);
       const loaded = yield* turn(Effect.acquireRelease(
-        Effect.tryPromise({
-          try: () => engine.load(model),
-          catch: (error) =>
-            new RuntimeError({ model: model.name, message: `${model.name} does not load: ${firstLine(error)}` }),
-        }),
+        Effect.tap(
+          Effect.tryPromise({
+            try: () => engine.load(model),
+            catch: (error) =>
+              new RuntimeError({ model: model.name, message: `${model.name} does not load: ${firstLine(error)}` }),
+          }),
+          () => {
+            usage.sessions++;
+            usage.bytes += bytes;
+            return Effect.void;
+          },
+        ),
         (it) => {
           open = false;
+          usage.sessions--;
+          usage.bytes -= bytes;
           for (const t of kept) t.dispose();
           return call(model.name, () => it.release()).pipe(Effect.ignore);
         },
@@ -150,7 +180,7 @@ export const makeSessions = (engine: Engine): Sessions => {
       return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, lanes: loaded.lanes, run };
     });
 
-  return { lanes: engine.lanes, session, upload };
+  return { usage: () => ({ ...usage }), lanes: engine.lanes, session, upload };
 };
 
 /** What is wrong with the feeds, in one sentence each; undefined when they fit. */
