@@ -4,7 +4,6 @@
  */
 import { Effect, Option, type Scope } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
-import { describeSettings } from "../pipeline/describe.ts";
 import type { Environment } from "../pipeline/environment.ts";
 import { pipelineSchema } from "../pipeline/json_schema.ts";
 import { loadFile } from "../pipeline/load.ts";
@@ -15,6 +14,7 @@ import { plan } from "../pipeline/plan.ts";
 import { formatMermaid, formatPlan } from "../pipeline/plan_text.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
 import { select, type Selection } from "../pipeline/select.ts";
+import { describeStep, stepsPage } from "../pipeline/steps_page.ts";
 import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
@@ -262,39 +262,34 @@ const diffCommand = <R>(app: AppOptions<R>) => {
 };
 
 const stepsCommand = <R>(app: AppOptions<R>) =>
-  Command.make("steps", { json: flags.json }, ({ json }) => {
-    const all = app.steps.map((step) => ({
-      name: step.name,
-      version: step.version,
-      description: step.description,
-      inputs: Object.entries(step.inputs).map(([name, { kind, description, optional = false }]) => ({
-        name,
-        kind,
-        description,
-        required: !optional,
-      })),
-      // A default path is relative to the pipeline file; this machine's folder says nothing about it.
-      settings: describeSettings(step.settings).map(({ fallback, ...info }) =>
-        fallback === undefined || info.type === "a path" ? info : { ...info, fallback }
-      ),
-      outputs: Object.entries(step.outputs).map(([name, { kind, description }]) => ({ name, kind, description })),
-    }));
-    const text = all.map(({ name, description, inputs, settings, outputs }) => {
-      const rows = [
-        ...inputs.map((p) => ["in", p.name, p.required ? p.kind : `${p.kind}, optional`, p.description]),
-        ...settings.map((s) => {
-          const fallback = "fallback" in s
-            ? ` (default ${JSON.stringify(s.fallback)})`
-            : s.required
-            ? " (required)"
-            : "";
-          return ["set", s.name, s.type, `${s.description}${fallback}`];
-        }),
-        ...outputs.map((p) => ["out", p.name, p.kind, p.description]),
-      ];
-      return `${name}: ${description}\n${table(rows, "  ")}`;
-    });
-    return line(app.screen, json ? JSON.stringify(all, null, 2) : text.join("\n\n"));
+  Command.make("steps", {
+    json: flags.json,
+    markdown: Flag.Boolean("markdown").pipe(
+      Flag.withDescription("Write a page of Markdown: docs/steps.md"),
+      Flag.withDefault(false),
+    ),
+  }, ({ json, markdown }) => {
+    const all = app.steps.map(describeStep);
+    const text = () =>
+      all.map(({ name, description, inputs, settings, outputs }) => {
+        const rows = [
+          ...inputs.map((p) => ["in", p.name, p.required ? p.kind : `${p.kind}, optional`, p.description]),
+          ...settings.map((s) => {
+            const fallback = "fallback" in s
+              ? ` (default ${JSON.stringify(s.fallback)})`
+              : s.required
+              ? " (required)"
+              : "";
+            return ["set", s.name, s.type, `${s.description}${fallback}`];
+          }),
+          ...outputs.map((p) => ["out", p.name, p.kind, p.description]),
+        ];
+        return `${name}: ${description}\n${table(rows, "  ")}`;
+      }).join("\n\n");
+    return line(
+      app.screen,
+      json ? JSON.stringify(all, null, 2) : markdown ? stepsPage(app.steps).trimEnd() : text(),
+    );
   }).pipe(Command.withDescription("List the steps with their inputs, settings and outputs"));
 
 const schemaCommand = <R>(app: AppOptions<R>) =>

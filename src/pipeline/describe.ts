@@ -41,6 +41,25 @@ export const describeType = (ast: SchemaAST.AST): string => {
   }
 };
 
+const TYPES_OWN = ["an integer", "a finite number"];
+
+/** What a value must keep besides its type, in a few words: `from 1 to 4096`, `greater than 0`. */
+export const describeBounds = (ast: SchemaAST.AST): string | undefined => {
+  const said = (ast.checks ?? []).flatMap(({ annotations }) => {
+    // A check's own message, where it has one, is in words for the reader.
+    const expected = annotations?.message ?? annotations?.expected;
+    if (typeof expected !== "string" || TYPES_OWN.includes(expected)) return [];
+    return [
+      expected.replace(/^(a value|expected) (with )?/, "")
+        // "Up to the largest number that there is" is no bound to a reader.
+        .replace(/^between (.+) and 9007199254740991$/, "at least $1")
+        .replace(/^between (.+) and (.+)$/, "from $1 to $2")
+        .replace("greater than or equal to", "at least"),
+    ];
+  });
+  return said.length === 0 ? undefined : said.join(", ");
+};
+
 /** The parts of a schema that a path may lead to (several under a union). */
 const schemasAt = (ast: SchemaAST.AST, path: Path): SchemaAST.AST[] => {
   if (ast._tag === "Suspend") return schemasAt(ast.thunk(), path);
@@ -112,32 +131,53 @@ export const takesAt = (ast: SchemaAST.AST, path: Path, value: unknown): boolean
 export interface SettingInfo {
   readonly name: string;
   readonly type: string;
+  /** What it must keep besides the type. */
+  readonly bounds?: string;
   readonly description: string;
   readonly required: boolean;
   readonly fallback?: unknown;
+  /** Where it is a mapping, or may be one of several: their keys, each once. */
+  readonly within?: ReadonlyArray<SettingInfo>;
 }
+
+const isOptional = ({ type }: SchemaAST.PropertySignature): boolean =>
+  type.encoding?.[type.encoding.length - 1]?.to.context?.isOptional ?? type.context?.isOptional ?? false;
+
+const infoOf = (property: SchemaAST.PropertySignature, fallback: unknown): SettingInfo => {
+  const { name, type } = property;
+  const description = annotation(type, "description") ?? type.context?.annotations?.description;
+  const bounds = describeBounds(type);
+  const inner = new Map<string, SettingInfo>();
+  for (const member of members(type)) {
+    if (member._tag !== "Objects") continue;
+    for (const own of member.propertySignatures) {
+      const value: unknown = typeof fallback === "object" ? Reflect.get(fallback ?? {}, own.name) : undefined;
+      if (!inner.has(String(own.name))) inner.set(String(own.name), infoOf(own, value));
+    }
+  }
+  return {
+    name: String(name),
+    type: describeType(type),
+    ...(bounds === undefined ? {} : { bounds }),
+    description: typeof description === "string" ? description : "",
+    required: !isOptional(property),
+    ...(fallback === undefined ? {} : { fallback }),
+    ...(inner.size === 0 ? {} : { within: [...inner.values()] }),
+  };
+};
 
 /** The settings of a step, in the order of its schema. */
 export const describeSettings = (
   settings: Schema.Struct<Schema.Struct.Fields> & { readonly DecodingServices: never },
 ): SettingInfo[] => {
   const signatures = settings.ast._tag === "Objects" ? settings.ast.propertySignatures : [];
-  return signatures.map(({ name, type }) => {
-    const encoding = type.encoding?.[type.encoding.length - 1]?.to.context;
-    const required = !(encoding?.isOptional ?? type.context?.isOptional ?? false);
+  return signatures.map((property) => {
+    const { name } = property;
     const field = Schema.Struct({ [name]: settings.fields[name] });
     // A default is what decoding nothing gives; encoding it again shows it as a user would write it.
-    const decoded = required ? Option.none() : Effect.runSync(Effect.option(
+    const decoded = !isOptional(property) ? Option.none() : Effect.runSync(Effect.option(
       Schema.decodeUnknownEffect(field as typeof settings)({}),
     ));
-    const fallback = Option.isSome(decoded) ? (decoded.value as Record<PropertyKey, unknown>)[name] : undefined;
-    const description = annotation(type, "description") ?? type.context?.annotations?.description;
-    return {
-      name: String(name),
-      type: describeType(type),
-      description: typeof description === "string" ? description : "",
-      required,
-      ...(fallback === undefined ? {} : { fallback }),
-    };
+    return infoOf(property, Option.isSome(decoded) ? (decoded.value as Record<PropertyKey, unknown>)[name] : undefined);
   });
 };
