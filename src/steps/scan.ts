@@ -53,12 +53,12 @@ export const scan = Step.make("scan", {
     "Looks for a trigger nobody told of: tries signs, look-alike letters and words, and ranks what stands out.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "Diffusers folder of the model." }),
-    unet: maybe(PathString.annotate({ description: "Folder of a U-Net to use in place of the model's." })),
-    text_encoder: maybe(
-      PathString.annotate({ description: "Folder of a text encoder to use in place of the model's." }),
-    ),
+    unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
+    text_encoder: maybe(PathString).annotate({
+      description: "Folder of a text encoder to use in place of the model's.",
+    }),
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
-    words: maybe(PathString.annotate({ description: "Text file of further words or phrases to try, one a line." })),
+    words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),
     try: defaulted(
       Schema.Array(Schema.Literals(["character", "letter", "word"])).check(Schema.isMinLength(1)).annotate({
         description: "What to try: signs and letters before a prompt, look-alike letters in it, words before it.",
