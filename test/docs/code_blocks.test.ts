@@ -127,7 +127,13 @@ describe("ts", patient, () => {
 
   it("type-checks", { ...patient, skip: deno ? false : "Bun checks no types" }, async () => {
     const files = of("ts").map((block) => join(scripts, nameOf(block)));
-    const { code, said } = await started(process.execPath, ["check", "--quiet", ...files]);
+    const { code, said } = await started(process.execPath, [
+      "check",
+      "--quiet",
+      "--config",
+      join(root, "deno.json"),
+      ...files,
+    ]);
     const where = of("ts").map((block) => `${nameOf(block)} is ${at(block)}`).join("\n");
     assert.equal(code, 0, `${said}\n${where}`);
   });
