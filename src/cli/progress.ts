@@ -18,7 +18,9 @@ export const jsonView = (screen: Screen): ProgressView => ({
   end: () => {},
 });
 
-const progressText = (e: Extract<RunEvent, { status: "progress" }>): string => {
+type Progressed = Extract<RunEvent, { status: "progress" }>;
+
+const progressText = (e: Progressed): string => {
   const left = e.left === undefined ? "" : `, ${duration(e.left)} left`;
   return `${e.progress.toFixed(0).padStart(3)} %  ${duration(e.seconds)}${left}${
     e.note === undefined ? "" : `  ${e.note}`
@@ -28,9 +30,10 @@ const progressText = (e: Extract<RunEvent, { status: "progress" }>): string => {
 const doneText = (e: Extract<RunEvent, { status: "done" }>): string =>
   `✓ ${head(e)}  ${e.cached ? `cached (took ${duration(e.seconds)})` : duration(e.seconds)}`;
 
-/** One line a step, drawn over itself. */
+/** One line for what runs, drawn over itself; a line for each step that is done. */
 export const liveView = (screen: Screen): ProgressView => {
-  let current = "";
+  /** What runs, and how far it is. */
+  const running = new Map<string, { readonly head: string; readonly at?: Progressed }>();
   let drawn = false;
   let last = 0;
   const clear = () => {
@@ -43,21 +46,34 @@ export const liveView = (screen: Screen): ProgressView => {
     screen.err(text.slice(0, Math.max(20, screen.columns() - 1)));
     drawn = true;
   };
+  const redraw = () => {
+    if (running.size === 0) return;
+    // Several share the line: how far each is, and no more.
+    const told = ({ head, at }: { readonly head: string; readonly at?: Progressed }) =>
+      at === undefined
+        ? `▸ ${head}`
+        : `▸ ${head} ${running.size === 1 ? progressText(at) : `${at.progress.toFixed(0).padStart(3)} %`}`;
+    draw([...running.values()].map(told).join("   "));
+  };
   const show = (event: RunEvent) => {
     switch (event.status) {
       case "initiate":
-        current = head(event);
+        running.set(event.name, { head: head(event) });
         last = 0;
-        return draw(`▸ ${current}`);
+        return redraw();
       case "progress": {
+        const known = running.get(event.name);
+        if (known !== undefined) running.set(event.name, { ...known, at: event });
         const now = performance.now();
         if (now - last < 80 && event.done < event.total) return;
         last = now;
-        return draw(`▸ ${current} ${progressText(event)}`);
+        return redraw();
       }
       case "done":
+        running.delete(event.name);
         clear();
-        return screen.err(`${doneText(event)}\n`);
+        screen.err(`${doneText(event)}\n`);
+        return redraw();
       case "note":
         clear();
         return screen.err(`  note: ${event.name === undefined ? "" : `${event.name}: `}${event.message}\n`);
@@ -73,19 +89,21 @@ const LOG_EVERY = 15;
 
 /** Plain lines, for logs: beginning and end of each step, and where it is every quarter of a minute. */
 export const plainView = (screen: Screen): ProgressView => {
-  let current = "";
-  let last = 0;
+  /** What runs, and the second of its last line. */
+  const running = new Map<string, { readonly head: string; readonly last: number }>();
   const show = (event: RunEvent) => {
     switch (event.status) {
       case "initiate":
-        current = head(event);
-        last = 0;
-        return screen.err(`▸ ${current}  ${event.reason}\n`);
-      case "progress":
-        if (event.seconds - last < LOG_EVERY) return;
-        last = event.seconds;
-        return screen.err(`  ${current} ${progressText(event)}\n`);
+        running.set(event.name, { head: head(event), last: 0 });
+        return screen.err(`▸ ${head(event)}  ${event.reason}\n`);
+      case "progress": {
+        const known = running.get(event.name);
+        if (known === undefined || event.seconds - known.last < LOG_EVERY) return;
+        running.set(event.name, { ...known, last: event.seconds });
+        return screen.err(`  ${known.head} ${progressText(event)}\n`);
+      }
       case "done":
+        running.delete(event.name);
         return screen.err(`${doneText(event)}\n`);
       case "note":
         return screen.err(`  note: ${event.name === undefined ? "" : `${event.name}: `}${event.message}\n`);

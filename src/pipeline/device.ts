@@ -17,6 +17,7 @@ export const deviceEnvironment = (
   layerEnvironment(Runtime.layer(device), {
     // A device that is asked for by name is known before it is opened.
     kind: device === "auto" ? (services) => chosen(Context.get(services, Runtime).report) : device,
+    lanes: (services) => Context.get(services, Runtime).lanes,
     report: (services) => {
       const runtime = Context.get(services, Runtime);
       onOpen(runtime);

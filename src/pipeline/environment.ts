@@ -7,6 +7,8 @@ import { type Context, Effect, Layer, Scope } from "effect";
 export interface Environment<R> {
   /** Kind of device that computes; part of every cache key, since different kinds round differently. */
   readonly kind: Effect.Effect<string, unknown>;
+  /** How many steps are worth running side by side; one where it is not said. Asked when a step is to run. */
+  readonly lanes?: Effect.Effect<number, unknown>;
   /** Makes the services ready; a missing device fails here. */
   readonly open: Effect.Effect<void, unknown>;
   /** What the runtime says about the device; null when nothing was opened. Plain JSON, for the manifest. */
@@ -31,6 +33,8 @@ export const layerEnvironment = <R>(
   layer: Layer.Layer<R, unknown>,
   options: {
     readonly kind: string | ((services: Context.Context<R>) => string);
+    /** How many steps are worth running side by side, by the services; one where it is not said. */
+    readonly lanes?: (services: Context.Context<R>) => number;
     readonly report: (services: Context.Context<R>) => unknown;
   },
 ): Effect.Effect<Environment<R | Scope.Scope>, never, Scope.Scope> =>
@@ -42,9 +46,10 @@ export const layerEnvironment = <R>(
         Effect.tap((built) => Effect.sync(() => void (report = options.report(built)))),
       ),
     );
-    const { kind } = options;
+    const { kind, lanes = () => 1 } = options;
     return {
       kind: typeof kind === "string" ? Effect.succeed(kind) : Effect.map(services, kind),
+      lanes: Effect.map(services, lanes),
       open: Effect.asVoid(services),
       report: Effect.sync(() => report),
       provide: <A>(program: Effect.Effect<A, unknown, R | Scope.Scope>): Effect.Effect<A, unknown> =>

@@ -1,8 +1,9 @@
 /**
- * Runs a pipeline: each step once, in order, its result kept as soon as it exists. What is in the cache is not done
- * again, so a run that was stopped (Ctrl-C, crash, power) goes on where it was.
+ * Runs a pipeline: each step once, its result kept as soon as it exists. What is in the cache is not done again, so a run
+ * that was stopped (Ctrl-C, crash, power) goes on where it was. Steps that do not need each other run side by side where
+ * the device computes several things at once: one prepares while another computes.
  */
-import { Clock, Effect, Schema } from "effect";
+import { Clock, Deferred, Effect, Schema } from "effect";
 import { StepError, Verdict } from "../steps/errors.ts";
 import { Progress, type ProgressListener } from "../steps/progress.ts";
 import type { Cache } from "./cache.ts";
@@ -64,6 +65,9 @@ const listener = (id: string, started: number, onEvent: OnEvent): ProgressListen
     }),
 });
 
+/** Most steps that run at once, however many lanes there are: each holds weights and results of its own. */
+const SIDE_BY_SIDE = 4;
+
 const isVerdict = Schema.is(Verdict);
 
 export const run = Effect.fn("pipeline.run")(function* <R>(
@@ -76,6 +80,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
   const planned = yield* plan(pipeline, { cache, device: kind, again });
   const values = new Map<string, Readonly<Record<string, unknown>>>();
   const results: StepResult[] = [];
+  const finished = new Map(pipeline.steps.map(({ id }) => [id, Deferred.makeUnsafe<void>()]));
   const count = pipeline.steps.length;
 
   /** Runs one step's program and keeps what it gives. */
@@ -107,8 +112,10 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     return { outputs, seconds };
   });
 
-  for (const [i, linked] of pipeline.steps.entries()) {
-    const { id, step } = linked;
+  /** Brings about one step's result, when those of its inputs are there. */
+  const bring = Effect.fnUntraced(function* (linked: LinkedStep<R>, i: number) {
+    const { id, step, inputs } = linked;
+    for (const wire of Object.values(inputs)) yield* Deferred.await(finished.get(wire.step)!);
     const stepPlan = planned.steps[i];
     const place = { name: id, use: step.name, index: i + 1, count };
     const found = cache === undefined || !stepPlan.cached
@@ -127,7 +134,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     const { outputs, seconds } = cached ? found : yield* compute(linked, stepPlan);
     if (cache !== undefined) yield* cache.remember(identity(pipeline), id, stepPlan.recipe);
     values.set(id, outputs);
-    results.push({
+    results[i] = {
       id,
       use: step.name,
       description: step.description,
@@ -136,9 +143,15 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       cached,
       settings: linked.encoded,
       outputs,
-    });
+    };
     yield* onEvent({ status: "done", ...place, seconds, cached });
-  }
+    yield* Deferred.succeed(finished.get(id)!, undefined);
+  });
+
+  const several = planned.steps.filter(({ cached }) => !cached).length > 1;
+  const lanes = several && environment.lanes !== undefined ? yield* environment.lanes : 1;
+  // In order, so that what a step waits for has begun before it.
+  yield* Effect.forEach(pipeline.steps, bring, { concurrency: Math.min(lanes, SIDE_BY_SIDE), discard: true });
 
   const seconds = ((yield* Clock.currentTimeMillis) - begun) / 1000;
   const outputs = Object.fromEntries(

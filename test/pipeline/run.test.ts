@@ -5,9 +5,11 @@ import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openCache } from "../../src/pipeline/cache.ts";
 import { noServices } from "../../src/pipeline/environment.ts";
+import type { RunEvent } from "../../src/pipeline/events.ts";
+import { plan } from "../../src/pipeline/plan.ts";
 import { run } from "../../src/pipeline/run.ts";
 import { explain, StepError } from "../../src/steps/errors.ts";
-import { sumPipeline, withBench } from "./helpers.ts";
+import { type Bench, sumPipeline, withBench } from "./helpers.ts";
 import { Refusal } from "./steps.ts";
 
 const success = <A>(result: Result.Result<A, unknown>): A => {
@@ -190,4 +192,73 @@ describe("a step that fails", () => {
   it("is explained when the system refuses", async () => {
     assert.match(explain(await failure("enospc")), /no room left on the disk while writing \/x/);
   });
+});
+
+describe("steps that do not need each other", () => {
+  const fan = `sau: 1
+name: Fan
+params: { file: n.txt, wait: 30, bad: null }
+steps:
+  in: { use: load, with: { file: "\${{ params.file }}", log: ran.log } }
+  each: { use: scale, foreach: [1, 2, 3, 4, 5], with: { field: "\${{ steps.in.field }}", by: "\${{ item }}", wait: "\${{ params.wait }}" } }
+outputs: { sum: "\${{ steps.each.sum }}" }
+`;
+  /** The most that ran at once. */
+  const most = (events: readonly RunEvent[]): number => {
+    let now = 0, top = 0;
+    for (const e of events) {
+      if (e.status === "initiate") top = Math.max(top, ++now);
+      if (e.status === "done" && !e.cached) now--;
+    }
+    return top;
+  };
+  const runOn = async ({ load, cache }: Bench, lanes: number) => {
+    const events: RunEvent[] = [];
+    const environment = { ...noServices("wasm"), lanes: Effect.succeed(lanes) };
+    const onEvent = (e: RunEvent) => Effect.sync(() => void events.push(e));
+    const result = await Effect.runPromise(Effect.result(run(await load(), { environment, cache, onEvent })));
+    return { events, result };
+  };
+
+  it("run side by side, as many as the device has lanes, four at the most; results stand in the file's order", () =>
+    withBench(async (bench) => {
+      const { events, result } = await runOn(bench, 3);
+      assert.equal(most(events), 3);
+      const { steps, outputs } = success(result);
+      assert.deepEqual(steps.map(({ id }) => id), ["in", "each-1", "each-2", "each-3", "each-4", "each-5"]);
+      assert.deepEqual(Object.values(outputs).map(({ value }) => value), [6, 12, 18, 24, 30]);
+      await rm(bench.cache.folder, { recursive: true });
+      assert.equal(most((await runOn(bench, 64)).events), 4);
+      await rm(bench.cache.folder, { recursive: true });
+      assert.equal(most((await runOn(bench, 1)).events), 1);
+    }, fan));
+
+  it("do not ask for a device when all is at hand", () =>
+    withBench(async (bench) => {
+      await runOn(bench, 2);
+      const environment = { ...noServices("wasm"), lanes: Effect.die("opened") };
+      const again = await Effect.runPromise(run(await bench.load(), { environment, cache: bench.cache }));
+      assert.ok(again.steps.every(({ cached }) => cached));
+    }, fan));
+
+  it("stop when one fails; what was finished is kept", () =>
+    withBench(
+      async (bench) => {
+        const { events, result } = await runOn(bench, 2);
+        assert.ok(Result.isFailure(result));
+        assert.match(explain(result.failure), /step "bad" failed/);
+        assert.ok(events.some((e) => e.status === "initiate" && e.name === "slow"));
+        assert.ok(!events.some((e) => e.status === "done" && e.name === "slow"), "the slow one was interrupted");
+        const kept = await Effect.runPromise(plan(await bench.load(), { cache: bench.cache, device: "wasm" }));
+        assert.deepEqual(kept.steps.map(({ cached }) => cached), [true, false, false]);
+      },
+      `sau: 1
+name: One fails
+steps:
+  in: { use: load, with: { file: n.txt } }
+  slow: { use: scale, with: { field: "\${{ steps.in.field }}", steps: 1000, wait: 20 } }
+  bad: { use: fail, with: { how: error } }
+outputs: {}
+`,
+    ));
 });
