@@ -62,7 +62,7 @@ const result = await Effect.runPromise(Effect.scoped(Effect.gen(function* () {
 
 const field = only(valuesOf(result, "field"));
 const mask = only(valuesOf(result, "mask"));
-const { sheets } = only(valuesOf(result, "verdict"));
+const { sheets = [] } = only(valuesOf(result, "verdict"));
 const top = field.pooled.data.reduce((a, b) => Math.max(a, b), 0);
 const low = field.pooled.data.reduce((a, b) => Math.min(a, b), 0);
 const own = (i: number): Tensor => {
