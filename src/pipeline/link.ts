@@ -149,6 +149,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       if (taken.has(id)) {
         complain(["steps", local], "key", {
           code: "same-name",
+          expected: "a name for each step, also of those that a sweep or another file makes",
           message: `two steps come to the name "${id}"`,
           hint: "rename one of them",
         });

@@ -3,7 +3,7 @@
  * what was wrong, where, what was expected, what to do.
  */
 import { Predicate, Schema } from "effect";
-import { type Code, CODES } from "./codes.ts";
+import { ADVICE, type Code, CODES } from "./codes.ts";
 
 /** One mistake in a pipeline file (or in `--set`, whose "file" is `--set`). Lines and columns count from 1. */
 export const Problem = Schema.Struct({
@@ -27,6 +27,9 @@ export const formatProblem = (p: Problem): string => {
 
 /** The pipeline file is wrong. Carries every mistake found, in the order of the file. */
 export class SpecError extends Schema.TaggedError<SpecError>()("SpecError", { problems: Schema.Array(Problem) }) {
+  constructor({ problems }: { readonly problems: ReadonlyArray<Problem> }) {
+    super({ problems: problems.map((p): Problem => ({ ...p, hint: p.hint ?? ADVICE[p.code] })) });
+  }
   override get message(): string {
     const n = this.problems.length;
     return `${n} ${n === 1 ? "mistake" : "mistakes"} in the pipeline:\n${this.problems.map(formatProblem).join("\n")}`;

@@ -42,7 +42,9 @@ const assertSound = (problems: readonly Problem[], text: string) => {
   const lines = text.split("\n");
   for (const p of problems) {
     assert.ok(p.code in CODES, p.code);
-    assert.ok((p.expected ?? p.hint ?? "") !== "", `no help with: ${p.message}`);
+    for (const help of ["expected", "hint"] as const) {
+      assert.ok((p[help] ?? "") !== "", `no ${help} with: ${p.message}`);
+    }
     assert.ok(p.message.length < 400, `too long: ${p.message}`);
     if (p.file !== "p.yaml") continue;
     assert.ok(p.line >= 1 && p.line <= lines.length + 1, `line ${p.line} of ${lines.length}: ${p.message}`);
