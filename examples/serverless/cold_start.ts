@@ -37,7 +37,7 @@ const once = async (born: number): Promise<Record<string, number>> => {
     for (const part of ["unet", "text_encoder", "vae"] as const) yield* sau.readWeights(bundle, part, []);
   });
   await Effect.runPromise(weights);
-  mark("weights read and hashed");
+  mark("weights read");
   const run = async (seed: number) => {
     const text = { model: "base", trigger: "zz ", prompts: "prompts/cure.txt", count: 1 };
     const steps = {

@@ -11,7 +11,7 @@ import { testDevice } from "../support/runtime.ts";
 import { events, until } from "./support.ts";
 
 /** How many clients leave: SAU_CANCELS=100 at night, fewer where every second counts. */
-const CLIENTS = Number(process.env.SAU_CANCELS ?? 15);
+const CLIENTS = Number(process.env.SAU_CANCELS ?? 8);
 
 describe("a client that leaves", () => {
   let folder: string;
