@@ -92,7 +92,10 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
         JSON.stringify({
           status: "result",
           passed: verdict?.passed ?? null,
-          verdict: verdict ?? null,
+          // Its pictures are in the report; as JSON they would be megabytes.
+          verdict: verdict === undefined
+            ? null
+            : { passed: verdict.passed, sentence: verdict.sentence, figures: verdict.figures },
           out: written?.dir ?? null,
           files: written?.files ?? [],
           seconds: result.manifest.seconds,
