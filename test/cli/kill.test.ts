@@ -41,22 +41,39 @@ describe("a run that is killed", patient, () => {
   });
   after(() => rm(folder, { recursive: true, force: true }));
 
-  /** Runs `sau run`; killed after `life` milliseconds where that is given. Gives its events, as far as they came. */
-  const run = (cache: string, out: string, by: number, life?: number) => {
+  /**
+   * Runs `sau run`; killed some milliseconds after a number of events where that is said, so that a busy machine is
+   * killed as often as an idle one. Gives its events, as far as they came.
+   */
+  const run = (
+    cache: string,
+    out: string,
+    by: number,
+    kill?: { readonly events: number; readonly wait: number },
+  ) => {
     const args = [...command, sau, "run", "p.yaml", "--json", "--out", out, "--set", `by=${by}`];
     const child = spawn(process.execPath, args, {
       cwd: folder,
       env: { ...process.env, SAU_CACHE: join(folder, cache) },
     });
     let text = "", err = "";
-    child.stdout.on("data", (data) => text += data);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const perhapsKill = () => {
+      if (kill === undefined || timer !== undefined || text.split("\n").length <= kill.events) return;
+      timer = setTimeout(() => child.kill("SIGKILL"), kill.wait);
+    };
+    child.stdout.on("data", (data) => {
+      text += data;
+      perhapsKill();
+    });
     child.stderr.on("data", (data) => err += data);
-    const timer = life === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), life);
-    return new Promise<{ code: number | null; err: string; done: { name: string; cached: boolean }[] }>((resolve) =>
+    perhapsKill();
+    type Ended = { code: number | null; err: string; events: number; done: { name: string; cached: boolean }[] };
+    return new Promise<Ended>((resolve) =>
       child.on("close", (code) => {
         clearTimeout(timer);
         const events = text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
-        resolve({ code, err, done: events.filter((e) => e.status === "done") });
+        resolve({ code, err, events: events.length, done: events.filter((e) => e.status === "done") });
       })
     );
   };
@@ -70,17 +87,17 @@ describe("a run that is killed", patient, () => {
   };
 
   it(`${kills} times goes on from what was finished, with the same bytes in the end`, patient, async () => {
-    const started = Date.now();
     const whole = await run("undisturbed", "whole", 2);
-    const life = Date.now() - started;
     assert.equal(whole.code, 0, whole.err);
 
-    const draw = uniform(Number(process.env.SAU_SEED ?? 1), [kills]).data;
+    const draw = uniform(Number(process.env.SAU_SEED ?? 1), [2 * kills]).data;
     const finished = new Set<string>();
     let killed = 0, ended = 0;
-    for (const x of draw) {
+    for (let i = 0; i < kills; i++) {
       const out = `out${ended}`;
-      const { code, err, done } = await run("killed", out, 2 + ended, 0.3 * life + 0.8 * life * x);
+      // From before the first event to after the last one, when the results are being written.
+      const kill = { events: Math.floor(draw[2 * i] * (whole.events + 1)), wait: 40 * draw[2 * i + 1] };
+      const { code, err, done } = await run("killed", out, 2 + ended, kill);
       for (const { name, cached } of done) {
         assert.ok(cached || !finished.has(name), `${name} was done again after it had been finished`);
         finished.add(name);
