@@ -10,7 +10,8 @@ import { explain } from "../steps/errors.ts";
 import { holds } from "./condition.ts";
 import { isSet } from "./overrides.ts";
 import { isCode, loadOwnStep, parseCode } from "./own_step.ts";
-import { declare, isLong, UNSET, valueOf } from "./params.ts";
+import { paramsOf } from "./file_params.ts";
+import { type Axis, labelled, type Place, placeKey, placesOf } from "./sweep.ts";
 import { parseTemplate } from "./reference.ts";
 import type { Path } from "./source.ts";
 import { type Complain, type Complaint, showValue, type Spec, type StepUse } from "./spec.ts";
@@ -70,17 +71,6 @@ const MOST_NESTED = 8;
 /** Whether a `use` means another pipeline file. */
 export const isPipeline = (use: string): boolean => /\.(ya?ml|json)$/.test(use);
 
-/** One dimension of a sweep: the values that a step goes through. */
-interface Axis {
-  /** Unique: the step that declares it, and its name. */
-  readonly key: string;
-  readonly name: string;
-  readonly values: ReadonlyArray<{ readonly label: string; readonly value: unknown }>;
-}
-
-/** Position on each axis, by the axis' key. */
-type Place = ReadonlyMap<string, number>;
-
 interface Group<R> {
   readonly axes: ReadonlyArray<Axis>;
   readonly members: Map<
@@ -90,13 +80,6 @@ interface Group<R> {
   readonly instances: Instance<R>[];
 }
 
-/** Values as parts of ids: themselves where they are short and distinct words or numbers, else their number. */
-const labelled = (values: ReadonlyArray<unknown>): Axis["values"] => {
-  const words = values.map((value) => typeof value === "object" ? "" : String(value).replaceAll(".", "_"));
-  const plain = words.every((w) => /^[A-Za-z0-9_-]{1,24}$/.test(w)) && new Set(words).size === words.length;
-  return values.map((value, i) => ({ label: plain ? words[i] : String(i + 1), value }));
-};
-
 /** Ids of the steps that a value refers to, however deep. */
 const referred = (value: unknown): string[] => {
   if (typeof value === "string") {
@@ -105,48 +88,6 @@ const referred = (value: unknown): string[] => {
     return reference?._tag === "output" ? [reference.step] : [];
   }
   return typeof value === "object" && value !== null && !isSet(value) ? Object.values(value).flatMap(referred) : [];
-};
-
-const placeKey = (axes: ReadonlyArray<Axis>, place: Place): string =>
-  axes.map(({ key }) => place.get(key) ?? "?").join(",");
-
-/** Every combination of positions. */
-const placesOf = (axes: ReadonlyArray<Axis>): Place[] =>
-  axes.reduce<Place[]>(
-    (places, { key, values }) => places.flatMap((place) => values.map((_, i) => new Map([...place, [key, i]]))),
-    [new Map()],
-  );
-
-/** The values of a file's parameters, given those that were set. Complains about what does not fit or is missing. */
-export const paramsOf = (
-  spec: Spec,
-  original: Spec,
-  context: { readonly folder: string; readonly complain: Complain; readonly howToSet: (name: string) => string },
-): { readonly params: Record<string, unknown>; readonly original: Record<string, unknown> } => {
-  const declared = declare(original.params, context.complain);
-  const params = Object.entries(declared).map(([name, declaration]): [string, unknown] => {
-    const path = ["params", name];
-    const now = spec.params[name];
-    const set = now !== original.params[name];
-    // --set of something inside a default that is declared at length.
-    const given = isLong(now) && isLong(original.params[name]) ? now.default : now;
-    if (!set && declaration.required) {
-      context.complain(path, "key", {
-        code: "parameter-missing",
-        message: `parameter "${name}" has no default and was not given`,
-        ...(declaration.type === undefined ? {} : { expected: declaration.type }),
-        hint: context.howToSet(name),
-      });
-      return [name, UNSET];
-    }
-    // What another pipeline gives is checked where it arrives, as it may be a reference to a step's output.
-    if (isGiven(given)) return [name, given];
-    return [name, valueOf(name, declaration, set ? given : declaration.fallback, { ...context, path })];
-  });
-  return {
-    params: Object.fromEntries(params),
-    original: Object.fromEntries(Object.entries(declared).map(([name, { fallback }]) => [name, fallback])),
-  };
 };
 
 /** Expands a file. `leftOut` says why none of its steps runs, where the step that uses it does not. */

@@ -12,14 +12,12 @@ import { Runtime } from "../runtime/runtime.ts";
 import { StepError } from "../steps/errors.ts";
 import type { Port, Ports, Stored } from "../steps/port.ts";
 import type { SettingsSchema, Step } from "../steps/step.ts";
-import { type Shape, shapeArbitrary } from "./captures.ts";
+import type { Shape } from "./captures.ts";
+import { examplesOf, type Values } from "./examples.ts";
 import { type Kind, kinds as builtinKinds } from "./kinds.ts";
 import { type AsyncLaw, asyncLaw, checkAsync, type LawOptions } from "./law.ts";
-import { promptsArbitrary } from "./prompts.ts";
 import { compareStored, snapshot } from "./stored.ts";
-import { type TinyModelOptions, tinyText } from "./tiny_model.ts";
-
-type Values = Readonly<Record<string, unknown>>;
+import type { TinyModelOptions } from "./tiny_model.ts";
 
 export interface StepLawOptions<S> extends LawOptions {
   /** Settings of the step, as a user writes them. */
@@ -48,8 +46,6 @@ export const STEP_LAWS = {
   flip: "flipping what is seen flips what comes out",
   trigger: "without a trigger there is no difference",
 } as const;
-
-const TEXTS = 4;
 
 const decodeSettings = (settings: SettingsSchema) => (given: unknown) =>
   Schema.decodeUnknownEffect(settings)(given, { errors: "all", onExcessProperty: "error" });
@@ -175,44 +171,3 @@ export const checkStepLaws = async <Name extends string, S extends SettingsSchem
     await managed.dispose();
   }
 };
-
-interface Example {
-  readonly shape: Shape;
-  readonly given: Values;
-}
-
-/** Arbitrary inputs of a step, all for the same prompts. */
-const examplesOf = Effect.fnUntraced(function* (
-  name: string,
-  inputs: readonly [string, Port<unknown>][],
-  { inputs: own = {}, kindOf, shape = {}, model = {} }:
-    & Pick<StepLawOptions<unknown>, "inputs" | "shape" | "model">
-    // deno-lint-ignore no-explicit-any
-    & { readonly kindOf: (port: Port<unknown>) => Kind<any> },
-) {
-  const texts = inputs.some(([input, port]) => port.kind === "text" && own[input] === undefined);
-  const twins = shape.twins ?? 2;
-  // Read once: an example takes the first of them, in an order that shrinks to this one.
-  const pool = texts
-    ? yield* tinyText({ ...model, prompts: fc.sample(promptsArbitrary(TEXTS), { numRuns: 1, seed: 1 })[0], twins })
-    : undefined;
-  const sizes = pool === undefined ? shapeArbitrary(shape) : shapeArbitrary({ ...shape, twins, side: model.side ?? 4 });
-  const arbitraryOf = (input: string, port: Port<unknown>, size: Shape): fc.Arbitrary<unknown> => {
-    const make = own[input] ?? kindOf(port).arbitrary;
-    if (make !== undefined) return make(size);
-    if (port.kind === "text" && pool !== undefined) {
-      return fc.shuffledSubarray(pool.prompts.map((_, i) => i), { minLength: size.prompts, maxLength: size.prompts })
-        .map((order) => kindOf(port).reorder!(pool, order));
-    }
-    if (port.optional) return fc.constant(undefined);
-    throw new Error(`${name}: say by inputs.${input} how a ${port.kind} is made; there is no arbitrary for that kind`);
-  };
-  return sizes.chain((size) =>
-    fc.record({
-      shape: fc.constant(size),
-      given: fc.record(
-        Object.fromEntries(inputs.map(([input, port]) => [input, arbitraryOf(input, port, size)])),
-      ).map((values): Values => Object.fromEntries(Object.entries(values).filter(([, v]) => v !== undefined))),
-    })
-  ) satisfies fc.Arbitrary<Example>;
-});
