@@ -49,6 +49,7 @@ export { run, type RunResult } from "./src/pipeline/run.ts";
 // Pipelines behind HTTP.
 export { createHandler, type Handler, type HandlerOptions } from "./src/serve/handler.ts";
 export { DEFAULT_LIMITS, type Limits } from "./src/serve/limits.ts";
+export { connect, type SauClient } from "./src/serve/client.ts";
 
 // Models, and where they run.
 export { type Bundle, openBundle, type Replacement, withChanges } from "./src/diffusion/bundle.ts";

@@ -14,6 +14,8 @@ export interface Logged {
 
 /** Events that are kept of one run; beyond them the older half loses its progress. */
 const MOST = 4096;
+/** The newest events of a run that has ended keep their progress: a thousand ended runs are remembered. */
+const LATER = 100;
 /** Milliseconds between two reports of progress that are kept: more often than eyes can use. */
 const RARELY = 100;
 /** Seconds of silence after which a reader is shown that the connection lives. */
@@ -42,6 +44,9 @@ export class EventLog {
       this.#events = this.#events.filter((e, i) => i > MOST / 2 || e.event.status !== "progress");
     }
     this.#ended = event.status === "result" || event.status === "error";
+    if (this.#ended) {
+      this.#events = this.#events.filter((e, i, all) => i > all.length - LATER || e.event.status !== "progress");
+    }
     const woken = this.#more;
     this.#more = Deferred.makeUnsafe();
     Deferred.doneUnsafe(woken, Effect.void);
