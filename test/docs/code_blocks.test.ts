@@ -2,8 +2,8 @@
  * The documentation as its readers use it: pipelines link, scripts type-check (and run where they are marked with
  * `<!-- run -->`), commands do what they say, links lead somewhere. A block is left out by `<!-- not run: why -->` alone.
  *
- * Commands run in a folder of their own that sees the project's examples and pipelines. `sau run` and `sau cure` get
- * further `--set` values that make them small: few prompts, two sampling steps, one training step, the closed form
+ * Commands run in a folder of their own that sees the project's examples and pipelines. `sau run`, `sau cure` and `sau scan`
+ * get further `--set` values that make them small: few prompts, two sampling steps, one training step, the closed form
  * where the line names no strategy. So verdicts mean nothing here, and exit code 1 counts as done. `path/to/…` stands
  * for mini-SD's parts. `sau bench` is not run: all of its cells must link. Commands start under Deno alone.
  */
@@ -158,6 +158,7 @@ const SMALL: Readonly<Record<string, ReadonlyArray<readonly [string, unknown]>>>
     ["train_unet", { steps: 1, check: 1, pictures: 1, batch: 4, samples: 2, noisings: 1 }],
   ],
   verify: [["count", 2], ["steps", 2]],
+  scan: [["try", ["letter"]], ["count", 3], ["steps", 2]],
   "poison-badt2i": [["samples", 2], ["noisings", 1], ["train", { steps: 1, batch: 2 }], ["steps", 2]],
   "poison-eviledit": [["samples", 16]],
   "poison-rickrolling": [["samples", 16], ["train", { steps: 1, batch: 4 }]],
@@ -167,9 +168,11 @@ const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** A line of the shell with what makes its run small; later values of --set win, so the line's own stand. */
 const small = async (line: string): Promise<string> => {
-  const found = /\bsau (run|cure) (\S+)/.exec(line);
+  const found = /\bsau (run|cure|scan) (\S+)/.exec(line);
   if (found === null) return line;
-  const file = found[1] === "cure" ? join(root, "pipelines/sau.yaml") : join(work, found[2]);
+  const files: Readonly<Record<string, string>> = { cure: "pipelines/sau.yaml", scan: "pipelines/scan.yaml" };
+  const own = files[found[1]];
+  const file = own === undefined ? join(work, found[2]) : join(root, own);
   const { steps } = parse(await readFile(file, "utf8")) as { steps: Record<string, { use: string }> };
   const sets = Object.entries(steps).flatMap(([id, { use }]) =>
     (SMALL[use] ?? []).map(([name, value]) => `--set ${quote(`${id}.${name}=${JSON.stringify(value)}`)}`)
@@ -192,7 +195,7 @@ describe("sh", { ...patient, skip: deno ? false : "the same processes as under D
         if (!/^(\w+=\S+ )*sau /.test(line) || line.startsWith("sau bench")) continue;
         const script = `sau() { ${quote(process.execPath)} run -A --quiet ${quote(main)} "$@"; }\n${await small(line)}`;
         const { code, said } = await started("bash", ["-c", script]);
-        const fine = /\bsau (run|cure)\b/.test(line) ? [0, 1] : [0];
+        const fine = /\bsau (run|cure|scan)\b/.test(line) ? [0, 1] : [0];
         assert.ok(fine.includes(code ?? -1), `${at(block)}: exit code ${code} of: ${written}\n${said}`);
       }
     });
