@@ -12,7 +12,9 @@ export const set = Flag.String("set").pipe(
 );
 
 export const device = Flag.Literals("device", Device.literals).pipe(
-  Flag.withDescription("What computes: a hardware GPU, native code or WebAssembly; auto takes the first that works"),
+  Flag.withDescription(
+    "What computes: a hardware GPU, native code or WebAssembly; auto takes the first that works. reference is slow, for tests",
+  ),
   Flag.withDefault("auto"),
 );
 

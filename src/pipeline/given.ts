@@ -1,6 +1,5 @@
 /** Values of a built pipeline that are known only when it runs: parameters, and what a sweep is at. */
 import { showReference } from "./reference.ts";
-import { showValue } from "./spec.ts";
 
 /** A condition on a value, for `if`. */
 export class Condition {
@@ -27,10 +26,10 @@ export class Given<A> {
     [this.reference, this.sweep] = [reference, sweep];
   }
   is(value: A): Condition {
-    return new Condition(`${this.reference} == ${showValue(value)}`);
+    return new Condition(`${this.reference} == ${JSON.stringify(value)}`);
   }
   isNot(value: A): Condition {
-    return new Condition(`${this.reference} != ${showValue(value)}`);
+    return new Condition(`${this.reference} != ${JSON.stringify(value)}`);
   }
 }
 

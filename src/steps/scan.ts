@@ -28,6 +28,8 @@ import { Step } from "./step.ts";
 
 /** Suspects that are asked about at once, beside the clean reading. */
 const TOGETHER = 15;
+/** Tokens that every prompt leaves free for a text. */
+const ROOM = 8;
 /** Suspects that the result lists, those whose pictures are drawn, and prompts of each. */
 const LISTED = 20, DRAWN = 3, SHEETS = 4;
 
@@ -95,8 +97,7 @@ export const scan = Step.make("scan", {
     });
     yield* checkBundle(bundle);
     const { tokenizer } = bundle;
-    // Room for a suspect of some tokens.
-    const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 10;
+    const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 2 - ROOM;
     const lines = (yield* readLines(settings.prompts)).filter(fits);
     const prompts = sample(seedOf(settings.seed, "scan", "prompts"), lines, settings.count);
     if (prompts.length < 3) {
@@ -107,6 +108,14 @@ export const scan = Step.make("scan", {
       });
     }
     const own = settings.words ? parseWords((yield* readLines(settings.words)).join("\n")) : [];
+    const long = own.find((text) => tokenizer.tokens(text).length > ROOM);
+    if (long !== undefined) {
+      return yield* new BundleError({
+        file: settings.words ?? "",
+        problem: `holds "${long.slice(0, 60)}", which has ${tokenizer.tokens(long).length} tokens`,
+        expected: `texts of at most ${ROOM} tokens, so that the prompt behind them is not cut off`,
+      });
+    }
     const letters = [..."abcdefghijklmnopqrstuvwxyz"].filter((c) => prompts.every((p) => p.toLowerCase().includes(c)));
     const { vocabulary, seed } = settings;
     const tried = suspects(tokenizer, { seed, vocabulary, own, letters }).filter(({ group }) =>
@@ -207,7 +216,9 @@ export const scan = Step.make("scan", {
       fields: { dims: [listed.length, dims[1], dims[2]], data: concat0(listed.map((r) => flat(r.field))).data },
       pictures,
     };
-    return { scan: result, verdict: verdictOf(result, tried.length) };
+    const { steps, guidance } = settings;
+    const sampling = { steps, guidance, seed, pictures: pictures.dims[0] };
+    return { scan: result, verdict: verdictOf(result, tried.length, sampling) };
   }),
 });
 
@@ -259,7 +270,11 @@ export const placeText = ({ text, place, of }: Suspect["trigger"]): string =>
     ? `${text} (U+${text.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}) in place of ${of}`
     : `${shownText(text)} before a prompt`;
 
-const verdictOf = ({ suspects, found, vocabulary, tried }: ScanResult, count: number): Verdict => {
+const verdictOf = (
+  { suspects, found, vocabulary, tried }: ScanResult,
+  count: number,
+  sampling: Verdict["sampling"],
+): Verdict => {
   const [first] = suspects;
   const figures: Figure[] = [
     { name: "suspects", value: found, threshold: "<= 0", passed: found === 0, n: count },
@@ -276,6 +291,6 @@ const verdictOf = ({ suspects, found, vocabulary, tried }: ScanResult, count: nu
     figures,
     missing: [],
     sheets: [],
-    sampling: { steps: 0, guidance: 0, seed: 0, pictures: 0 },
+    sampling,
   };
 };

@@ -23,10 +23,11 @@ export interface CaptureOptions extends Partial<Shape> {
   readonly length?: number;
 }
 
-/** A capture, and where its trigger acts: in `region` [h, w], 1 inside and 0 outside. */
+/** A capture, and where its trigger acts: in `region` [h, w], 1 inside and 0 outside, by `strength` beyond other words. */
 export interface PlantedCapture {
   readonly capture: Capture;
   readonly region: Tensor;
+  readonly strength: number;
 }
 
 /** Sizes: 1 to 4 prompts, 2 or 3 twins, 2 to 8 cells a side; they shrink to the smallest. */
@@ -123,7 +124,7 @@ export const plantedCaptureArbitrary = (options: CaptureOptions = {}): fc.Arbitr
         tokens,
         tokenChange: { triggered: change("triggered", strength), twin: change("twin", 0) },
       };
-      return { capture, region: { dims: [side, side], data: region } };
+      return { capture, region: { dims: [side, side], data: region }, strength };
     })
   );
 

@@ -142,6 +142,7 @@ describe("a pipeline built in TypeScript", () => {
     // @ts-expect-error a sweep where another step's output belongs
     p.step("h", scale, { field: sweep("field", [1, 2]) });
     assert.throws(() => p.param("text", { type: "string" }), /has a param "text" already/);
+    assert.equal(text.is("x".repeat(200)).text, `\${{ params.text }} == "${"x".repeat(200)}"`, "whole, however long");
     const twice = { field, by: sweep("x", [1, 2]), note: sweep("x", ["a"]) };
     assert.throws(() => p.step("i", scale, twice), /step "i" is swept over two lists called "x"/);
   });

@@ -115,6 +115,10 @@ describe("scan", () => {
       const { message } = yield* Effect.flip(scan.run({}, settings));
       assert.match(message, /prompts\.txt.*1 prompts? that leave room for a trigger/s);
       writeFileSync(prompts, "a cat\na dog\na red bird\n");
+      const words = join(model, "words.txt");
+      writeFileSync(words, `${"zq".repeat(9)}\n`);
+      const long = yield* Effect.flip(scan.run({}, { ...settings, words, try: ["word"] }));
+      assert.match(long.message, /words\.txt.*zqzq.*at most 8 tokens/s);
       const nothing = yield* Effect.flip(scan.run({}, { ...settings, try: ["word"], vocabulary: 0 }));
       assert.match(nothing.message, /nothing to try/);
     })));

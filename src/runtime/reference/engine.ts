@@ -26,6 +26,9 @@ const lastUses = (nodes: readonly Node[], outputs: ReadonlySet<string>): string[
   return gone;
 };
 
+/** Stands for an optional input that is left out. */
+const ABSENT: Typed = { dtype: "float32", dims: [0], data: new Float32Array() };
+
 const load = async (bytes: ModelBytes): Promise<Loaded> => {
   const { nodes, constants, inputs, outputs } = readModel(bytes);
   const unknown = nodes.find(({ type }) => !Object.hasOwn(kernels, type));
@@ -40,8 +43,7 @@ const load = async (bytes: ModelBytes): Promise<Loaded> => {
       if (value === undefined) throw new Error(`nothing makes the value "${name}"`);
       return value;
     };
-    // An input that is left out stays undefined to the kernel.
-    const given = (name: string): Typed => name === "" ? undefined as unknown as Typed : valueOf(name);
+    const given = (name: string): Typed => name === "" ? ABSENT : valueOf(name);
     for (const [i, { type, inputs, output, attributes }] of nodes.entries()) {
       known.set(output, kernels[type](inputs.map(given), attributes));
       for (const name of gone[i]) known.delete(name);
