@@ -94,7 +94,15 @@ export const strippedOfPaths = (value: unknown): unknown => {
   if (typeof value === "string") return withoutPaths(value);
   if (Array.isArray(value)) return value.map(strippedOfPaths);
   if (!Predicate.isObject(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [withoutPaths(key), strippedOfPaths(inner)]));
+  const stripped: Record<string, unknown> = {};
+  for (const [key, inner] of Object.entries(value)) {
+    const bare = withoutPaths(key);
+    // Two paths may end alike; none of what they stand for is to be lost.
+    let name = bare;
+    for (let n = 2; Object.hasOwn(stripped, name); n++) name = `${bare} (${n})`;
+    stripped[name] = strippedOfPaths(inner);
+  }
+  return stripped;
 };
 
 /** The mistakes of a pipeline, each at its place: in the text, or at the path of the value that was sent. */

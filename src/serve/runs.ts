@@ -9,7 +9,7 @@ import type { Cache } from "../pipeline/cache.ts";
 import type { Environment } from "../pipeline/environment.ts";
 import { writeOutputs } from "../pipeline/outputs.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
-import { SpecError } from "../steps/errors.ts";
+import { explain, SpecError } from "../steps/errors.ts";
 import type { EndEvent, RunState } from "./api.ts";
 import type { Artefacts } from "./artefacts.ts";
 import type { Asked } from "./ask.ts";
@@ -111,6 +111,10 @@ export const makeRuns = <R>(options: RunsOptions<R>) =>
         await writeFile(aside, JSON.stringify(run.record));
         await rename(aside, file(run.record.id));
       })();
+
+    /** The run goes on without its record; only the next process will not know it. */
+    const unkept = ({ record: { id } }: Live, error: unknown) =>
+      Effect.logWarning(`the record of run ${id} could not be written: ${explain(error)}`);
 
     /** Takes up the records of the process before this one; what it left unfinished ended with it. */
     const load = async () => {
@@ -215,9 +219,9 @@ export const makeRuns = <R>(options: RunsOptions<R>) =>
             settle(live, "cancelled", { status: "error", tag: draining ? "Stopped" : "Cancelled", message });
           } else settle(live, "failed", failure(Cause.squash(exit.cause)));
           options.onEnd?.(live.record.state, (performance.now() - began) / 1000);
-          save(live).then(forget).catch(() => {});
+          save(live).then(forget).catch((error) => Effect.runFork(unkept(live, error)));
         });
-        yield* Effect.promise(() => save(live).catch(() => {}));
+        yield* Effect.catch(Effect.tryPromise({ try: () => save(live), catch: (e) => e }), (e) => unkept(live, e));
         if (!live.detached) leaveUnlessRead(live, PICK_UP);
       });
 

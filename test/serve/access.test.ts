@@ -203,6 +203,8 @@ describe("what a pipeline may reach", () => {
       "1/2 of https://example.org/a/b and and/or",
     );
     assert.deepEqual(strippedOfPaths({ "/a/b/c": ["/d/e/f", 1, null] }), { "…/c": ["…/f", 1, null] });
+    // Two paths that end alike stay two.
+    assert.deepEqual(strippedOfPaths({ "/a/unet": 1, "/b/unet": 2 }), { "…/unet": 1, "…/unet (2)": 2 });
   });
 
   it("what a run leaves names no folder either", async () => {
