@@ -1,7 +1,5 @@
 /** encode: opens the model and reads every prompt three ways: clean, triggered, and as its harmless twins. */
 import { Effect, Schema } from "effect";
-import { openBundle } from "../diffusion/bundle.ts";
-import { checkBundle } from "../diffusion/networks.ts";
 import { type PromptReadings, readPrompts } from "../diffusion/readings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { readLines } from "../diffusion/text_file.ts";
@@ -11,6 +9,7 @@ import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { slice0, type Tensor } from "../tensor/tensor.ts";
+import { openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -63,13 +62,7 @@ export const encode = Step.make("encode", {
       ...(settings.of ? { of: settings.of } : {}),
     };
     yield* report({ done: 0, total: 3, note: "opening the model" });
-    const bundle = yield* openBundle(settings.model, {
-      replace: {
-        ...(settings.unet ? { unet: settings.unet } : {}),
-        ...(settings.text_encoder ? { text_encoder: settings.text_encoder } : {}),
-      },
-    });
-    yield* checkBundle(bundle);
+    const bundle = yield* openModel(settings);
     const lines = yield* readLines(settings.prompts);
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
     const drawn = sample(seedOf(settings.seed, "encode", "prompts"), lines, settings.count);

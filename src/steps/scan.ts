@@ -3,10 +3,8 @@
  * U-Net is asked about the same latents, and what stands out from texts of its own kind is a suspect.
  */
 import { Effect, Schema } from "effect";
-import { openBundle } from "../diffusion/bundle.ts";
 import { BundleError } from "../diffusion/errors.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
-import { checkBundle } from "../diffusion/networks.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { ddim } from "../diffusion/scheduler.ts";
@@ -19,6 +17,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
+import { openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -89,13 +88,7 @@ export const scan = Step.make("scan", {
   files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
   run: Effect.fnUntraced(function* (_, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
-    const bundle = yield* openBundle(settings.model, {
-      replace: {
-        ...(settings.unet ? { unet: settings.unet } : {}),
-        ...(settings.text_encoder ? { text_encoder: settings.text_encoder } : {}),
-      },
-    });
-    yield* checkBundle(bundle);
+    const bundle = yield* openModel(settings);
     const { tokenizer } = bundle;
     const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 2 - ROOM;
     const lines = (yield* readLines(settings.prompts)).filter(fits);

@@ -116,6 +116,24 @@ export const tinyModelFiles = (options: TinyModelOptions = {}): ReadonlyMap<stri
       mid_block_add_attention: false,
     },
   };
+  const tokenizer = new Map([
+    ["tokenizer_config.json", JSON.stringify({ tokenizer_class: "CLIPTokenizer", model_max_length: length })],
+    ["vocab.json", vocab],
+    ["merges.txt", merges],
+  ]);
+  return randomModelFiles(configs, tokenizer, { seed, prediction });
+};
+
+/**
+ * The files of a model of random weights, by path in its folder.
+ * @param configs each part's config.json
+ * @param tokenizer files of the folder `tokenizer`, by name
+ */
+export const randomModelFiles = (
+  configs: Readonly<Record<"unet" | "text_encoder" | "vae", unknown>>,
+  tokenizer: ReadonlyMap<string, Uint8Array | string>,
+  { seed = 0, prediction = "epsilon" }: Pick<TinyModelOptions, "seed" | "prediction"> = {},
+): ReadonlyMap<string, Uint8Array | string> => {
   const weights = {
     unet: "diffusion_pytorch_model.safetensors",
     text_encoder: "model.safetensors",
@@ -144,9 +162,7 @@ export const tinyModelFiles = (options: TinyModelOptions = {}): ReadonlyMap<stri
     clip_sample: false,
     steps_offset: 1,
   });
-  json("tokenizer/tokenizer_config.json", { tokenizer_class: "CLIPTokenizer", model_max_length: length });
-  files.set("tokenizer/vocab.json", vocab);
-  files.set("tokenizer/merges.txt", merges);
+  for (const [name, content] of tokenizer) files.set(`tokenizer/${name}`, content);
   return files;
 };
 

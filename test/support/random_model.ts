@@ -5,8 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { write } from "../../src/tensor/safetensors.ts";
-import { randomWeights } from "../../src/testing/tiny_model.ts";
+import { randomModelFiles } from "../../src/testing/tiny_model.ts";
 import { put } from "./bundles.ts";
 
 const tokenizer = fileURLToPath(new URL("../golden/tokenizer/", import.meta.url));
@@ -48,29 +47,10 @@ export const randomConfigs = {
 
 /** Writes the folder; returns its path. */
 export const randomModel = (folder: string, seed = 1): string => {
-  put(join(folder, "model_index.json"), {
-    _class_name: "StableDiffusionPipeline",
-    unet: ["diffusers", "UNet2DConditionModel"],
-    text_encoder: ["transformers", "CLIPTextModel"],
-    vae: ["diffusers", "AutoencoderKL"],
-    tokenizer: ["transformers", "CLIPTokenizer"],
-    scheduler: ["diffusers", "DDIMScheduler"],
-  });
-  const files = { unet: "diffusion_pytorch_model", text_encoder: "model", vae: "diffusion_pytorch_model" } as const;
-  for (const part of ["unet", "text_encoder", "vae"] as const) {
-    put(join(folder, part, "config.json"), randomConfigs[part]);
-    put(join(folder, part, `${files[part]}.safetensors`), write(randomWeights(part, randomConfigs[part], seed)));
+  const files = ["tokenizer.json", "tokenizer_config.json"];
+  const ofTokenizer = new Map(files.map((name) => [name, readFileSync(join(tokenizer, name))]));
+  for (const [path, content] of randomModelFiles(randomConfigs, ofTokenizer, { seed })) {
+    put(join(folder, path), content);
   }
-  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
-    put(join(folder, "tokenizer", name), readFileSync(join(tokenizer, name)));
-  }
-  put(join(folder, "scheduler", "scheduler_config.json"), {
-    _class_name: "DDIMScheduler",
-    beta_start: 0.00085,
-    beta_end: 0.012,
-    beta_schedule: "scaled_linear",
-    clip_sample: false,
-    steps_offset: 1,
-  });
   return folder;
 };
