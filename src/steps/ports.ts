@@ -149,7 +149,8 @@ export interface Verdict {
   /** Figures that could not be measured, and why. */
   readonly missing: ReadonlyArray<{ readonly name: string; readonly why: string }>;
   readonly sheets: readonly Sheet[];
-  readonly sampling: {
+  /** How the pictures were drawn; absent where none was. */
+  readonly sampling?: {
     readonly steps: number;
     readonly guidance: number;
     readonly seed: number;

@@ -115,7 +115,6 @@ export const auditLora = Step.make("audit-lora", {
       figures,
       missing: [],
       sheets: [],
-      sampling: { steps: 0, guidance: 0, seed: 0, pictures: 0 },
     };
     return { verdict };
   }),
