@@ -24,6 +24,7 @@ import * as flags from "./flags.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
+import { screenCommand, type ScreenLines } from "./screen.ts";
 import { serveCommand } from "./serve.ts";
 import { formatDifference, formatVerdict } from "./verdict.ts";
 
@@ -35,6 +36,9 @@ export interface AppOptions<R> {
   readonly curePipeline: string;
   /** The pipeline file of `sau scan`. */
   readonly scanPipeline: string;
+  /** The pipeline file of `sau screen`, and what screens prompts as they come. */
+  readonly screenPipeline: string;
+  readonly screenLines?: ScreenLines<R>;
   /** The bench file of `sau bench` where none is given. */
   readonly benchFile: string;
   readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
@@ -44,7 +48,7 @@ export interface AppOptions<R> {
   readonly verdictFailed: () => void;
 }
 
-interface RunArguments {
+export interface RunArguments {
   readonly file: string;
   readonly overrides: ReadonlyArray<string>;
   readonly out: string | undefined;
@@ -327,6 +331,7 @@ export const app = <R>(options: AppOptions<R>) =>
       Command.withSubcommands([
         runCommand(options),
         scanCommand(options),
+        screenCommand(options, (args) => runPipeline(options, args)),
         cureCommand(options),
         benchCommand(options),
         planCommand(options),

@@ -1,7 +1,9 @@
 /** screen: which prompts of a list carry a trigger, and which words of them it is likely to be. */
 import { Effect, Schema } from "effect";
-import { readLines } from "../diffusion/text_file.ts";
+import { createReadStream } from "node:fs";
 import { BundleError } from "../diffusion/errors.ts";
+import { promptLines } from "../diffusion/prompt_log.ts";
+import { system } from "../diffusion/files.ts";
 import { openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Verdict, VerdictPort } from "./ports.ts";
@@ -12,6 +14,34 @@ import { type ScreenedPrompt, ScreeningPort, ScreenPort, type ScreenResult } fro
 import { defaulted, given, maybe } from "./settings.ts";
 import { Step } from "./step.ts";
 
+/** Prompts that one result holds. */
+const MOST = 20_000;
+
+/** The prompts of a file. */
+const readLog = Effect.fnUntraced(function* (path: string) {
+  const prompts = yield* system(path, "cannot be read", async () => {
+    const found: string[] = [];
+    for await (const line of promptLines(createReadStream(path))) if (found.push(line) > MOST) break;
+    return found;
+  });
+  if (prompts.length === 0) {
+    return yield* new BundleError({
+      file: path,
+      problem: "is an empty log: no line of it holds anything",
+      expected: "one prompt a line",
+    });
+  }
+  if (prompts.length > MOST) {
+    return yield* new BundleError({
+      file: path,
+      problem: `holds more than ${MOST} prompts`,
+      expected: "fewer, for a result and a report of them all",
+      hint: "`sau screen MODEL --prompts FILE` without --out takes logs of any length.",
+    });
+  }
+  return prompts;
+});
+
 export const screen = Step.make("screen", {
   version: 1,
   description: "Says of each prompt how far it stands out from harmless ones, and which words are likely a trigger.",
@@ -19,7 +49,7 @@ export const screen = Step.make("screen", {
     ...screenModel,
     prompts: maybe(PathString).annotate({ description: "Text file of prompts to screen, one a line." }),
     texts: defaulted(
-      Schema.Array(Schema.String).check(Schema.isMaxLength(10_000)).annotate({
+      Schema.Array(Schema.String).check(Schema.isMaxLength(MOST)).annotate({
         description: "Prompts themselves, beside those of the file or instead of them.",
       }),
       [],
@@ -43,7 +73,7 @@ export const screen = Step.make("screen", {
   files: ({ model, unet, text_encoder, prompts }) => given(model, unet, text_encoder, prompts),
   run: Effect.fnUntraced(function* ({ screening }, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
-    const texts = [...settings.texts, ...(settings.prompts ? yield* readLines(settings.prompts) : [])];
+    const texts = [...settings.texts, ...(settings.prompts ? yield* readLog(settings.prompts) : [])];
     if (texts.length === 0) {
       return yield* new BundleError({
         file: "prompts",
