@@ -75,7 +75,7 @@ interface Known {
 }
 
 interface Baseline {
-  /** Mean and spread over the words' own means. */
+  /** Over the words' own means: what is expected of a word that is not known, and their spread. */
   readonly centre: number;
   readonly spread: number;
   readonly words: Readonly<Record<string, Known>>;
@@ -84,7 +84,7 @@ interface Baseline {
 /** What a model's harmless prompts showed. Plain JSON. */
 export interface Calibration {
   readonly baselines: Readonly<Record<Raw, Baseline>>;
-  /** Of each channel: the median of harmless prompts' largest values, and how far their upper tenth begins above it. */
+  /** Of each channel: the median of harmless prompts' largest values, and what counts as 1 above it. */
   readonly channels: Readonly<Record<Channel, { readonly middle: number; readonly unit: number }>>;
   /** Scores of the harmless prompts, in ascending order, each judged by the others. */
   readonly scores: readonly number[];
@@ -141,6 +141,12 @@ export interface Scored {
   readonly channels: Partial<Record<Channel, number>>;
 }
 
+/**
+ * How many times further than harmless prompts' upper tenth a channel must stand out to count as much. Where a trigger
+ * shows by `rules`, `reach` or `place` it does so by far; in `reading` it may differ little from a strong word.
+ */
+const MARGINS: Readonly<Record<Channel, number>> = { rules: 2, letters: 1, reach: 1.5, place: 1.5, reading: 1 };
+
 const scoreOf = (values: Partial<Record<Channel, number>>, units: Calibration["channels"]): Scored => {
   const channels: Partial<Record<Channel, number>> = {};
   let channel: Channel = "rules", score = -Infinity;
@@ -180,8 +186,10 @@ export const calibrationOf = (prompts: readonly (readonly Shown[])[]): Calibrati
     const means = [...words].map(([word, values]) =>
       [word, values.reduce((a, b) => a + b, 0) / values.length] as const
     );
-    const centre = means.reduce((sum, [, m]) => sum + m, 0) / Math.max(1, means.length);
-    const variance = means.reduce((sum, [, m]) => sum + (m - centre) ** 2, 0) / Math.max(1, means.length);
+    const middle = means.reduce((sum, [, m]) => sum + m, 0) / Math.max(1, means.length);
+    const variance = means.reduce((sum, [, m]) => sum + (m - middle) ** 2, 0) / Math.max(1, means.length);
+    // A word that nobody knows may be what a prompt is about, and then much hangs on it alone.
+    const centre = name === "rules" ? highest(means.map(([, m]) => m)) : middle;
     return {
       centre,
       spread: Math.sqrt(variance) + 1e-6,
@@ -211,7 +219,7 @@ export const calibrationOf = (prompts: readonly (readonly Shown[])[]): Calibrati
     const sorted = tops.sort((a, b) => a - b);
     if (sorted.length === 0) return { middle: 0, unit: 1 };
     const middle = quantileOfSorted(sorted, 0.5);
-    return { middle, unit: quantileOfSorted(sorted, 0.9) - middle + 1e-6 };
+    return { middle, unit: MARGINS[channel] * (quantileOfSorted(sorted, 0.9) - middle) + 1e-6 };
   };
   const channels: Calibration["channels"] = {
     rules: unitOf("rules"),
