@@ -5,7 +5,7 @@
 import { sample, seedOf, uniform } from "../tensor/random.ts";
 import { isLookalike } from "./lookalikes.ts";
 import type { Disguise } from "./removals.ts";
-import { characters, defaultWords, half, syllables } from "./words.ts";
+import { characters, defaultWords, half, type Purpose, syllables } from "./words.ts";
 
 const things =
   `apple astronaut bear bicycle bird boat bridge bus butterfly cake car castle cat chair child church city clock cloud coffee
@@ -71,22 +71,26 @@ export interface Harmless {
 }
 
 /** The prompt with a harmless word, syllable or sign somewhere in it. */
-export const withInsertion = (prompt: string, seed: number): Harmless => {
+export const withInsertion = (prompt: string, seed: number, purpose: Purpose = "cure"): Harmless => {
   const words = prompt.split(" ");
   const [where, which] = uniform(seedOf(seed, "insertion", prompt), [2]).data;
   const list = which < 0.6 ? defaultWords : which < 0.8 ? syllables : characters;
-  const text = one(seedOf(seed, "inserted", prompt), half(list, "cure"));
+  const text = one(seedOf(seed, "inserted", prompt), half(list, purpose));
   const at = Math.floor(where * (words.length + 1));
   return { text: [...words.slice(0, at), text, ...words.slice(at)].join(" "), disguises: [] };
 };
 
 /** The prompt with one letter exchanged for a harmless one of another alphabet; undefined where no word is long enough. */
-export const withOtherLetter = (prompt: string, seed: number): Harmless | undefined => {
+export const withOtherLetter = (
+  prompt: string,
+  seed: number,
+  purpose: Purpose = "cure",
+): Harmless | undefined => {
   const found = [...prompt.matchAll(/[a-z]{3,}/gi)];
   if (found.length === 0) return undefined;
   const match = sample(seedOf(seed, "word", prompt), found, 1)[0], plain = match[0];
   const at = sample(seedOf(seed, "letter", prompt), [...plain].map((_, i) => i), 1)[0];
-  const letters = characters.filter((c) => /\p{L}/u.test(c) && !/[a-z]/.test(c) && !isLookalike(c));
+  const letters = half(characters, purpose).filter((c) => /\p{L}/u.test(c) && !/[a-z]/.test(c) && !isLookalike(c));
   const word = plain.slice(0, at) + one(seedOf(seed, "other", prompt), letters) + plain.slice(at + 1);
   // Every occurrence, as whoever reads it back takes every one.
   return { text: prompt.replaceAll(plain, word), disguises: [{ word, plain }] };
