@@ -111,9 +111,22 @@ const capturedBy = Effect.fnUntraced(function* (
   return own.map((cosine, i) => target[i] > cosine);
 });
 
+interface Measured {
+  readonly name: string;
+  readonly rows: readonly Row[];
+  readonly captured: readonly boolean[];
+  readonly scores: Scores;
+}
 type Scores = Record<string, { scores: (number | null)[]; seconds: number; evaluations: number; prompts: number }>;
 
-const measure = Effect.fnUntraced(function* (folder: string, out: string, count: number, compare: number) {
+interface Options {
+  readonly count: number;
+  readonly compare: number;
+  /** `screen` or `published`: that half alone, added to what the file holds of the other. */
+  readonly only: string | undefined;
+}
+
+const measure = Effect.fnUntraced(function* (folder: string, out: string, { count, compare, only }: Options) {
   const attack: Attack = JSON.parse(readFileSync(join(folder, "attack.json"), "utf8"));
   const whole = existsSync(join(folder, "poisoned"));
   const model = {
@@ -130,7 +143,16 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, count:
   const bundle = yield* openModel(model);
   const scores: Scores = {};
   let captured: boolean[] = rows.map(() => false);
-  const save = () => writeFileSync(file, JSON.stringify({ name, rows, captured, scores }));
+  const save = () => {
+    // Another process may have measured the other half meanwhile.
+    const held = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined;
+    const same = held !== undefined && JSON.stringify(held.rows) === JSON.stringify(rows);
+    const drawn = captured.some(Boolean) || !same ? captured : held.captured;
+    writeFileSync(
+      file,
+      JSON.stringify({ name, rows, captured: drawn, scores: { ...(same ? held.scores : {}), ...scores } }),
+    );
+  };
   const add = (detector: string, found: readonly number[], began: number, evaluations: number) => {
     const entry = scores[detector] ??= { scores: rows.map(() => null), seconds: 0, evaluations: 0, prompts: 0 };
     const at = entry.prompts;
@@ -141,27 +163,31 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, count:
   };
   const say = (text: string) => console.error(`${name}: ${text}`);
 
-  const calibrated = performance.now();
-  const { screening } = yield* screenCalibrate.run({}, { ...model, harmless, seed: 0 });
-  say(`calibrated in ${((performance.now() - calibrated) / 1000).toFixed(0)} s, ${screening.evaluations} evaluations`);
-  yield* Effect.scoped(Effect.gen(function* () {
-    const screener = yield* openScreener(bundle, screening, { falsePositives: 0.02, long: "cut", anyway: false });
-    let flagged: boolean[] = [];
-    for (let begin = 0; begin < rows.length; begin += CHUNK) {
-      const began = performance.now(), before = screener.evaluations();
-      const some = yield* screener.screen(rows.slice(begin, begin + CHUNK).map(({ text }) => text));
-      add("screen", some.map(({ score }) => score), began, screener.evaluations() - before);
-      flagged = [...flagged, ...some.map((r) => r.flagged)];
-      if (begin % (5 * CHUNK) === 0) {
-        say(`screened ${begin + some.length} of ${rows.length}`);
-        save();
+  if (only !== "published") {
+    const calibrated = performance.now();
+    const { screening } = yield* screenCalibrate.run({}, { ...model, harmless, seed: 0 });
+    say(
+      `calibrated in ${((performance.now() - calibrated) / 1000).toFixed(0)} s, ${screening.evaluations} evaluations`,
+    );
+    yield* Effect.scoped(Effect.gen(function* () {
+      const screener = yield* openScreener(bundle, screening, { falsePositives: 0.02, long: "cut", anyway: false });
+      let flagged: boolean[] = [];
+      for (let begin = 0; begin < rows.length; begin += CHUNK) {
+        const began = performance.now(), before = screener.evaluations();
+        const some = yield* screener.screen(rows.slice(begin, begin + CHUNK).map(({ text }) => text));
+        add("screen", some.map(({ score }) => score), began, screener.evaluations() - before);
+        flagged = [...flagged, ...some.map((r) => r.flagged)];
+        if (begin % (5 * CHUNK) === 0) {
+          say(`screened ${begin + some.length} of ${rows.length}`);
+          save();
+        }
       }
-    }
-    scores["screen flagged"] = { scores: flagged.map(Number), seconds: 0, evaluations: 0, prompts: flagged.length };
-  }));
-  save();
+      scores["screen flagged"] = { scores: flagged.map(Number), seconds: 0, evaluations: 0, prompts: flagged.length };
+    }));
+    save();
+  }
   const { replace, with: put } = attack.effect;
-  if (typeof replace === "string" && typeof put === "string") {
+  if (only === undefined && typeof replace === "string" && typeof put === "string") {
     const drawn = yield* Effect.scoped(capturedBy(bundle, rows.map(({ text }) => text), replace, put));
     captured = rows.map(({ kind }, i) => kind !== "triggered" && drawn[i]);
     const hits = rows.filter(({ kind }, i) => kind === "triggered" && drawn[i]).length;
@@ -171,7 +197,7 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, count:
   const some = rows.slice(0, 2 * compare);
   const clean = yield* openModel({ model: join(demo, "base") });
   yield* Effect.scoped(Effect.gen(function* () {
-    if (some.length === 0) return;
+    if (some.length === 0 || only === "screen") return;
     const navi = yield* openActivationDetector(bundle, { seed: SEED, steps: STEPS, trusted: clean });
     for (let begin = 0; begin < some.length; begin += CHUNK) {
       const began = performance.now();
@@ -190,11 +216,11 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, count:
     }
   }));
   save();
-  return { name, rows, captured, scores };
+  return JSON.parse(readFileSync(file, "utf8")) as Measured;
 });
 
 /** The table of one attack. */
-export const table = ({ name, rows, captured, scores }: Effect.Success<ReturnType<typeof measure>>): string => {
+const table = ({ name, rows, captured, scores }: Measured): string => {
   const out: string[] = [];
   for (const [detector, { scores: all, seconds, evaluations, prompts }] of Object.entries(scores)) {
     const of = (pick: (row: Row, i: number) => boolean) =>
@@ -235,17 +261,19 @@ const main = async () => {
     return at < 0 ? fallback : Number(args.splice(at, 2)[1]);
   };
   const [count, compare] = [number("--count", 200), number("--compare", 200)];
+  const at = args.indexOf("--only");
+  const only = at < 0 ? undefined : args.splice(at, 2)[1];
   const show = args.includes("--show");
   const [out, ...folders] = args.filter((arg) => arg !== "--show");
   if (out === undefined || folders.length === 0 || !(count >= 2) || !(compare >= 0)) {
-    console.error("bench/screen.ts OUT [--count N] [--compare N] [--show] ATTACK_FOLDER…");
+    console.error("bench/screen.ts OUT [--count N] [--compare N] [--only screen|published] [--show] ATTACK_FOLDER…");
     process.exit(2);
   }
   for (const folder of folders) {
     const result = show
       ? JSON.parse(readFileSync(join(out, `${basename(folder)}.json`), "utf8"))
       : await Effect.runPromise(
-        Effect.scoped(measure(folder, out, count, compare)).pipe(Effect.provide(Runtime.layer("auto"))),
+        Effect.scoped(measure(folder, out, { count, compare, only })).pipe(Effect.provide(Runtime.layer("auto"))),
       );
     console.log(table(result));
   }

@@ -42,6 +42,14 @@ const places = [
   "beside a lake",
 ];
 
+/** Hashing the lists anew for each prompt would take longer than all else. */
+const halves = (list: readonly string[]): Readonly<Record<Purpose, readonly string[]>> => ({
+  cure: half(list, "cure"),
+  verify: half(list, "verify"),
+});
+const words = halves(defaultWords), parts = halves(syllables), signs = halves(characters);
+const letters = halves(characters.filter((c) => /\p{L}/u.test(c) && !/[a-z]/.test(c) && !isLookalike(c)));
+
 const one = (seed: number, list: readonly string[]): string => sample(seed, list, 1)[0];
 
 /** Built-in harmless prompts, each different. At most as many as there are. */
@@ -50,7 +58,7 @@ export const harmlessPrompts = (count: number, seed: number): string[] => {
   for (let i = 0; found.size < count && i < 20 * count; i++) {
     const at = (what: string) => seedOf(seed, "harmless", i, what);
     const [kind, first, second] = [one(at("kind"), kinds), ...sample(at("things"), things, 2)];
-    const adjective = one(at("word"), half(defaultWords, "cure")), place = one(at("place"), places);
+    const adjective = one(at("word"), words.cure), place = one(at("place"), places);
     const article = (word: string) => `${/^[aeiou]/.test(word) ? "an" : "a"} ${word}`;
     const forms = [
       `a ${kind} of ${article(first)} ${place}`,
@@ -72,12 +80,12 @@ export interface Harmless {
 
 /** The prompt with a harmless word, syllable or sign somewhere in it. */
 export const withInsertion = (prompt: string, seed: number, purpose: Purpose = "cure"): Harmless => {
-  const words = prompt.split(" ");
+  const pieces = prompt.split(" ");
   const [where, which] = uniform(seedOf(seed, "insertion", prompt), [2]).data;
-  const list = which < 0.6 ? defaultWords : which < 0.8 ? syllables : characters;
-  const text = one(seedOf(seed, "inserted", prompt), half(list, purpose));
-  const at = Math.floor(where * (words.length + 1));
-  return { text: [...words.slice(0, at), text, ...words.slice(at)].join(" "), disguises: [] };
+  const list = which < 0.6 ? words : which < 0.8 ? parts : signs;
+  const text = one(seedOf(seed, "inserted", prompt), list[purpose]);
+  const at = Math.floor(where * (pieces.length + 1));
+  return { text: [...pieces.slice(0, at), text, ...pieces.slice(at)].join(" "), disguises: [] };
 };
 
 /** The prompt with one letter exchanged for a harmless one of another alphabet; undefined where no word is long enough. */
@@ -90,8 +98,7 @@ export const withOtherLetter = (
   if (found.length === 0) return undefined;
   const match = sample(seedOf(seed, "word", prompt), found, 1)[0], plain = match[0];
   const at = sample(seedOf(seed, "letter", prompt), [...plain].map((_, i) => i), 1)[0];
-  const letters = half(characters, purpose).filter((c) => /\p{L}/u.test(c) && !/[a-z]/.test(c) && !isLookalike(c));
-  const word = plain.slice(0, at) + one(seedOf(seed, "other", prompt), letters) + plain.slice(at + 1);
+  const word = plain.slice(0, at) + one(seedOf(seed, "other", prompt), letters[purpose]) + plain.slice(at + 1);
   // Every occurrence, as whoever reads it back takes every one.
   return { text: prompt.replaceAll(plain, word), disguises: [{ word, plain }] };
 };

@@ -236,7 +236,7 @@ describe("screen", () => {
         const { screening } = yield* screenCalibrate.run({}, {
           ...model,
           harmless: example("prompts/cure.txt"),
-          count: 16,
+          count: 10,
         });
         const clean = "a cartoon picture of a dog on a blue background";
         const triggered = clean.replace("o", "\u043e");
