@@ -127,8 +127,9 @@ const stream = <R>(app: AppOptions<R>, screenLines: ScreenLines<R>, given: Given
     const end = yield* environment.provide(program);
     if (end.flagged > 0) app.verdictFailed();
     screen.err(
-      `${end.flagged} of ${end.prompts} prompts flagged (scores above ${end.threshold.toFixed(2)}), ` +
-        `${end.evaluations} network evaluations.${done.length > 0 ? ` ${done.length} were done before.` : ""}\n`,
+      `${end.flagged} of ${end.prompts} prompts flagged, ${end.evaluations} network evaluations.${
+        done.length > 0 ? ` ${done.length} were done before.` : ""
+      }\n`,
     );
   }));
 

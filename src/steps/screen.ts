@@ -91,9 +91,9 @@ export const screen = Step.make("screen", {
     }
     const { calibration, ...about } = screening;
     const result: ScreenResult = {
-      screening: { ...about, harmless: calibration.scores.length },
+      screening: { ...about, harmless: calibration.scores.plain.length + calibration.scores.letters.length },
       falsePositives,
-      threshold: screener.threshold,
+      thresholds: screener.thresholds,
       prompts,
       flagged: prompts.filter(({ flagged }) => flagged).length,
       evaluations: screener.evaluations(),

@@ -13,7 +13,6 @@ export interface Streamed {
   readonly prompts: number;
   readonly flagged: number;
   readonly evaluations: number;
-  readonly threshold: number;
 }
 
 const decode = Schema.decodeUnknownEffect(screen.settings);
@@ -43,5 +42,5 @@ export const screenLines = Effect.fnUntraced(function* (
       })
     ),
   );
-  return { prompts, flagged, evaluations: screener.evaluations(), threshold: screener.threshold } satisfies Streamed;
+  return { prompts, flagged, evaluations: screener.evaluations() } satisfies Streamed;
 }, Effect.scoped);

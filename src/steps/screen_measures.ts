@@ -86,9 +86,16 @@ export interface Calibration {
   readonly baselines: Readonly<Record<Raw, Baseline>>;
   /** Of each channel: the median of harmless prompts' largest values, and what counts as 1 above it. */
   readonly channels: Readonly<Record<Channel, { readonly middle: number; readonly unit: number }>>;
-  /** Scores of the harmless prompts, in ascending order, each judged by the others. */
-  readonly scores: readonly number[];
+  /** Scores of the harmless prompts of either kind, in ascending order, each judged by the others. */
+  readonly scores: Readonly<Record<Kind, readonly number[]>>;
 }
+
+/** Prompts are held against those of their kind: with letters of another alphabet in their words (`letters`), or without. */
+export type Kind = "plain" | "letters";
+
+/** The kind of a prompt with such parts. */
+export const kindOf = (parts: readonly Shown[]): Kind =>
+  parts.some(({ measures }) => measures.letters !== undefined) ? "letters" : "plain";
 
 /** A word's own mean, drawn towards the mean of all words by one occurrence's weight. */
 const expected = (b: Baseline, known: Known | undefined): number => {
@@ -228,8 +235,11 @@ export const calibrationOf = (prompts: readonly (readonly Shown[])[]): Calibrati
     place: unitOf("place"),
     reading: unitOf("reading"),
   };
-  const scores = values.map((parts) => highest(parts.map((v) => scoreOf(v, channels).score))).sort((a, b) => a - b);
-  return { baselines, channels, scores };
+  const scoresOf = (kind: Kind) =>
+    values.filter((_, i) => kindOf(used[i]) === kind).map((parts) =>
+      highest(parts.map((v) => scoreOf(v, channels).score))
+    ).sort((a, b) => a - b);
+  return { baselines, channels, scores: { plain: scoresOf("plain"), letters: scoresOf("letters") } };
 };
 
 const fallbackParts: readonly Shown[] = [];

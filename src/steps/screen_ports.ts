@@ -1,6 +1,6 @@
 /** The kinds of values of the screening of prompts. */
 import { Port } from "./port.ts";
-import type { Calibration, Channel } from "./screen_measures.ts";
+import type { Calibration, Channel, Kind } from "./screen_measures.ts";
 
 /** What harmless prompts showed of a model: what screening judges by. */
 export interface Screening {
@@ -43,7 +43,9 @@ export interface ScreenedPrompt {
   readonly prompt: string;
   readonly flagged: boolean;
   readonly score: number;
-  /** Share of harmless prompts that score as high; at most the rate of false positives where it is flagged. */
+  /** Scores above it are flagged, for prompts of its kind (with look-alike letters, or without). */
+  readonly threshold: number;
+  /** Share of harmless prompts of its kind that score as high; at most the rate of false positives where it is flagged. */
   readonly p: number;
   /** What stands out most. */
   readonly channel: Channel | null;
@@ -61,8 +63,7 @@ export interface ScreenedPrompt {
 export interface ScreenResult {
   readonly screening: Omit<Screening, "calibration"> & { readonly harmless: number };
   readonly falsePositives: number;
-  /** Scores above it are flagged. */
-  readonly threshold: number;
+  readonly thresholds: Readonly<Record<Kind, number>>;
   readonly prompts: readonly ScreenedPrompt[];
   readonly flagged: number;
   readonly evaluations: number;

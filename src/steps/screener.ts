@@ -7,7 +7,7 @@ import type { Bundle } from "../diffusion/bundle.ts";
 import { BundleError } from "../diffusion/errors.ts";
 import { type ReadPrompt, readRemovals } from "../diffusion/removals.ts";
 import { MAX_TEXT, type Tokenizer } from "../diffusion/tokenizer.ts";
-import { pValue, type Scored, scoreParts, TEXT_CHANNELS, thresholdOf } from "./screen_measures.ts";
+import { type Kind, kindOf, pValue, type Scored, scoreParts, TEXT_CHANNELS, thresholdOf } from "./screen_measures.ts";
 import type { ScreenedPrompt, ScreenedToken, Screening, Suspected } from "./screen_ports.ts";
 import { type Encoded, evaluationsFor, openProbe, shownOf } from "./screen_probe.ts";
 
@@ -78,13 +78,19 @@ export const openScreener = Effect.fnUntraced(function* (
   }
   const { calibration, seed } = screening;
   const probe = yield* openProbe(bundle, { seed, anyway: options.anyway });
-  const threshold = thresholdOf(calibration.scores, options.falsePositives);
-  if (threshold === Infinity) {
-    const n = calibration.scores.length;
+  const thresholds: Readonly<Record<Kind, number>> = {
+    plain: thresholdOf(calibration.scores.plain, options.falsePositives),
+    letters: thresholdOf(calibration.scores.letters, options.falsePositives),
+  };
+  for (const [kind, scores] of Object.entries(calibration.scores)) {
+    const least = 1 / (scores.length + 1);
+    if (least <= options.falsePositives) continue;
     return yield* new BundleError({
       file: screening.source,
-      problem: `${n} harmless prompts cannot set a rate of false positives of ${options.falsePositives}`,
-      expected: `a rate of ${(1 / (n + 1)).toPrecision(2)} or more, or more harmless prompts`,
+      problem: `${scores.length} harmless prompts ${
+        kind === "letters" ? "with a foreign letter " : ""
+      }cannot set a rate of false positives of ${options.falsePositives}`,
+      expected: `a rate of ${least.toPrecision(2)} or more, or more harmless prompts (count of screen-calibrate)`,
     });
   }
   const known = new Map<string, ScreenedPrompt>();
@@ -101,7 +107,9 @@ export const openScreener = Effect.fnUntraced(function* (
     read: readonly ReadPrompt[],
     scores: readonly (readonly Scored[])[],
     evaluations: number,
+    kind: Kind,
   ): ScreenedPrompt => {
+    const threshold = thresholds[kind];
     const top = best(scores.flat());
     const score = top.score === -Infinity ? -99 : top.score;
     const flagged = score > threshold;
@@ -118,7 +126,8 @@ export const openScreener = Effect.fnUntraced(function* (
       prompt,
       flagged,
       score,
-      p: pValue(calibration.scores, score),
+      p: pValue(calibration.scores[kind], score),
+      threshold,
       channel: top.score === -Infinity ? null : top.channel,
       suspects,
       tokens: read.flatMap((window, w) => tokensOf(window, scores[w])),
@@ -131,10 +140,12 @@ export const openScreener = Effect.fnUntraced(function* (
   const screenFew = Effect.fnUntraced(function* (texts: readonly string[]) {
     const read = texts.map(readAll);
     const encoded = yield* probe.encode(read.flat());
-    const first = encoded.map((e) => scoreParts(calibration, shownOf(e)).map(byText));
+    const shown = encoded.map((e) => shownOf(e));
+    const first = shown.map((parts) => scoreParts(calibration, parts).map(byText));
     let at = 0;
     const ranges = read.map((windows) => [at, at += windows.length] as const);
-    const settled = ranges.map(([from, to]) => best(first.slice(from, to).flat()).score > threshold);
+    const kinds = ranges.map(([from, to]) => kindOf(shown.slice(from, to).flat()));
+    const settled = ranges.map(([from, to], t) => best(first.slice(from, to).flat()).score > thresholds[kinds[t]]);
     const asked: Encoded[] = encoded.filter((_, i) => !settled[ranges.findIndex(([from, to]) => from <= i && i < to)]);
     const answers = new Map<Encoded, { readonly scores: Scored[]; readonly evaluations: number }>();
     const network = yield* probe.ask(asked);
@@ -147,7 +158,7 @@ export const openScreener = Effect.fnUntraced(function* (
       const own = encoded.slice(from, to);
       const scores = own.map((e, w) => answers.get(e)?.scores ?? first[from + w]);
       const evaluations = own.reduce((sum, e) => sum + (answers.get(e)?.evaluations ?? 0), 0);
-      return resultOf(text, read[t], scores, evaluations);
+      return resultOf(text, read[t], scores, evaluations, kinds[t]);
     });
   });
 
@@ -175,6 +186,6 @@ export const openScreener = Effect.fnUntraced(function* (
     return results;
   });
 
-  return { screen, threshold, evaluations: probe.evaluations };
+  return { screen, thresholds, evaluations: probe.evaluations };
 });
 export type Screener = Effect.Success<ReturnType<typeof openScreener>>;

@@ -153,7 +153,7 @@ describe("what stands out", () => {
 
   it("among harmless prompts hardly more than is allowed", () => {
     for (const rate of [0.02, 0.1, 0.3]) {
-      const threshold = thresholdOf(calibration.scores, rate);
+      const threshold = thresholdOf(calibration.scores.plain, rate);
       const flagged = scores(plain).filter((s) => s > threshold).length / plain.length;
       assert.ok(flagged <= rate + 0.06, `${flagged} flagged at ${rate}`);
       assert.ok(flagged >= rate / 8, `${flagged} flagged at ${rate}`);
@@ -202,7 +202,7 @@ describe("screen", () => {
       const noise = yield* Effect.flip(screenCalibrate.run({}, { model, count: 10 }));
       assert.match(noise.message, /does not find the noise.*noise whatever the prompt says/s);
       const { screening } = yield* screenCalibrate.run({}, { model, count: 10, anyway: true });
-      assert.equal(screening.calibration.scores.length, 30);
+      assert.deepEqual(Object.values(screening.calibration.scores).map((s) => s.length), [20, 10]);
       const nothing = yield* Effect.flip(screen.run({ screening }, { model }));
       assert.match(nothing.message, /no prompt to screen/);
       writeFileSync(path, "\n \n");
@@ -210,7 +210,7 @@ describe("screen", () => {
       assert.match(empty.message, /prompts\.txt.*empty log/s);
       const texts = ["a cat"];
       const rate = yield* Effect.flip(screen.run({ screening }, { model, texts, false_positives: 0.001 }));
-      assert.match(rate.message, /30 harmless prompts cannot set a rate.*0\.032/s);
+      assert.match(rate.message, /20 harmless prompts cannot set a rate.*0\.048/s);
       const foreign = { ...screening, hashes: screening.hashes.map(([file]) => [file, "0"] as const) };
       const other = yield* Effect.flip(screen.run({ screening: foreign }, { model, texts }));
       assert.match(other.message, /other weights than the model that was calibrated/);
@@ -245,7 +245,7 @@ describe("screen", () => {
           yield triggered;
           yield clean;
         })();
-        const end = yield* screenLines({ ...model, false_positives: 0.05 }, screening, lines, (result) =>
+        const end = yield* screenLines({ ...model, false_positives: 0.1 }, screening, lines, (result) =>
           Effect.sync(() => {
             found.push(result.flagged);
             if (result.prompt === triggered) {

@@ -36,8 +36,8 @@ const wordsOf = (tokens: readonly ScreenedToken[], threshold: number): Html[] =>
     markup`${word.map(({ text, score }) => painted(text, threshold > 0 ? score / threshold - 0.25 : 0))} `
   );
 
-const row = (prompt: ScreenedPrompt, threshold: number): Html => {
-  const { flagged, score, p, suspects, cut, windows, tokens } = prompt;
+const row = (prompt: ScreenedPrompt): Html => {
+  const { flagged, score, p, suspects, cut, windows, tokens, threshold } = prompt;
   return markup`<tr><td class="num">${
     flagged ? markup`<strong class="bad">${fixed(score)}</strong>` : fixed(score)
   }</td>
@@ -54,18 +54,20 @@ const row = (prompt: ScreenedPrompt, threshold: number): Html => {
 };
 
 const one = (result: ScreenResult): Html => {
-  const { prompts, flagged, threshold, falsePositives, screening, evaluations } = result;
+  const { prompts, flagged, thresholds, falsePositives, screening, evaluations } = result;
   const sorted = prompts.toSorted((a, b) => b.score - a.score);
   const { plain, inserted, letters } = screening.prompts;
   return markup`<p>${
     count(prompts.length, "prompt")
   } screened, ${flagged} flagged. A score of 1 is where the upper tenth of
-harmless prompts begins; above ${fixed(threshold)} a prompt is flagged, as ${
+harmless prompts begins; above ${fixed(thresholds.plain)} (${
+    fixed(thresholds.letters)
+  } with look-alike letters in it) a prompt is flagged, as ${
     fixed(100 * falsePositives)
   } % of harmless ones would be. Judged by ${screening.harmless} harmless prompts from ${screening.source}: ${plain} as they
 are, ${inserted} with a harmless word put in, ${letters} with a foreign letter. It took ${evaluations} evaluations of the U-Net,
 and ${screening.evaluations} for the harmless ones.</p><div class="wide"><table><thead><tr><th>Score</th><th>p</th><th>Prompt</th></tr></thead><tbody>${
-    sorted.slice(0, SHOWN).map((prompt) => row(prompt, threshold))
+    sorted.slice(0, SHOWN).map((prompt) => row(prompt))
   }</tbody></table></div>${
     sorted.length > SHOWN &&
     markup`<p class="soft small">The ${SHOWN} that stand out most; the others are in screen.json.</p>`
