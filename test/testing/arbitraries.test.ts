@@ -10,7 +10,6 @@ import { openTextEncoder } from "../../src/diffusion/text.ts";
 import { CLEAN, readingDistance, TRIGGERED } from "../../src/steps/capture.ts";
 import { locateFields } from "../../src/steps/locate_field.ts";
 import { CapturePort } from "../../src/steps/ports.ts";
-import { normal } from "../../src/tensor/random.ts";
 import {
   captureArbitrary,
   plantedCaptureArbitrary,
