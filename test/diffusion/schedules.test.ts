@@ -166,7 +166,7 @@ describe("schedules: what cannot be run is said", () => {
     refused({ prediction_type: "sample" }, "euler-ancestral", /take euler/);
     refused({}, "lcm", /51 sampling steps of the 50.*4 to 8/, 51);
     for (const name of schedulerNames) refused({}, name, /from 1 to 1000/, 1001);
-    refused({ steps_offset: 1 }, "dpmpp-2m", /fall on one timestep|beyond/, 1000);
+    refused({ steps_offset: 1 }, "dpmpp-2m", /one noise level|beyond/, 1000);
     refused({ rescale_betas_zero_snr: true }, "lcm", /pure noise/);
   });
 });

@@ -4,7 +4,7 @@
  */
 import type { SchedulerConfig } from "../scheduler.ts";
 import { finite, type Pair, type SamplingStep, type Solver } from "./schedule.ts";
-import { exponentialSigmas, karrasSigmas, lastSigma, scaleOf, sigmaAt, timestepAt, trainedSigmas } from "./sigmas.ts";
+import { exponentialSigmas, karrasSigmas, lastSigma, scaleOf, sigmaAt, timestepsAt, trainedSigmas } from "./sigmas.ts";
 import { checkSteps, checkTimesteps, evenly, roundEven } from "./spacing.ts";
 
 /** The clean picture, as a map of latents and the network's answer. */
@@ -60,7 +60,7 @@ const wayOf = (config: SchedulerConfig, steps: number): Way => {
   }
   const rounded = config.use_karras_sigmas && config.beta_schedule !== "squaredcos_cap_v2" ? roundEven : Math.floor;
   return {
-    timesteps: spaced.map((sigma) => rounded(timestepAt(trained, sigma))),
+    timesteps: timestepsAt(trained, spaced).map(rounded),
     sigmas: [...spaced, end].map(Math.fround),
   };
 };

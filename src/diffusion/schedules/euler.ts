@@ -5,7 +5,7 @@
  */
 import type { SchedulerConfig } from "../scheduler.ts";
 import { finite, type Pair, type SamplingStep, type Schedule, type Solver } from "./schedule.ts";
-import { exponentialSigmas, karrasSigmas, lastSigma, scaleOf, sigmaAt, timestepAt, trainedSigmas } from "./sigmas.ts";
+import { exponentialSigmas, karrasSigmas, lastSigma, scaleOf, sigmaAt, timestepsAt, trainedSigmas } from "./sigmas.ts";
 import { checkSteps, checkTimesteps, evenly, wholeTimesteps } from "./spacing.ts";
 
 const f32 = Math.fround;
@@ -97,7 +97,7 @@ export const euler = (config: SchedulerConfig): Solver => {
         : config.use_exponential_sigmas
         ? exponentialSigmas(...ends, steps)
         : undefined;
-      const timesteps = spaced?.map((sigma) => f32(timestepAt(trained, sigma))) ?? evenTimesteps;
+      const timesteps = spaced === undefined ? evenTimesteps : timestepsAt(trained, spaced).map(f32);
       const sigmas = [...spaced ?? even, lastSigma(config, trained)].map(f32);
       return schedule(config, { timesteps, sigmas }, (_, to) => ({ down: to, up: 0 }));
     },

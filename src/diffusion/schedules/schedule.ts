@@ -54,13 +54,14 @@ export const plain = (timestep: number, { x, answer }: Pair): SamplingStep => ({
 
 /** @throws RangeError when a step divided by zero, with advice. */
 export const finite = (schedule: Schedule): Schedule => {
-  const numbers = schedule.steps.flatMap((
-    s,
-  ) => [s.x, s.answer, s.noise, ...s.past, s.remember?.x ?? 0, s.remember?.answer ?? 0]);
+  const numbers = schedule.steps.flatMap(({ timestep, x, answer, noise, past, remember = { x: 0, answer: 0 } }) => [
+    ...[timestep, x, answer, noise, ...past],
+    ...[remember.x, remember.answer],
+  ]);
   if (![schedule.start, ...numbers].every(Number.isFinite)) {
     throw new RangeError(
-      "this scheduler starts from pure noise, from which its prediction_type cannot step, or two steps fall on one " +
-        "timestep; take fewer steps or another scheduler",
+      "this scheduler starts from pure noise, from which its prediction_type cannot step, or its betas leave two steps " +
+        "at one noise level; take fewer steps or another scheduler",
     );
   }
   return schedule;

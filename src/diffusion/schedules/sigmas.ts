@@ -21,14 +21,16 @@ export const sigmaAt = (sigmas: readonly number[], t: number): number => {
   return sigmas[low] + (t - low) * (sigmas[high] - sigmas[low]);
 };
 
-/** The timestep, between two of training, whose σ this is: linear in ln σ. */
-export const timestepAt = (sigmas: readonly number[], sigma: number): number => {
-  const logs = sigmas.map((s) => f32(Math.log(s)));
-  const log = Math.log(Math.max(sigma, 1e-10));
-  const above = logs.findIndex((l) => l > log);
-  const low = Math.max(0, Math.min(above < 0 ? logs.length : above - 1, logs.length - 2));
-  const share = (logs[low] - log) / (logs[low] - logs[low + 1]);
-  return low + Math.max(0, Math.min(1, share));
+/** The timesteps, between two of training each, that have these σ: linear in ln σ. */
+export const timestepsAt = (trained: readonly number[], sigmas: readonly number[]): number[] => {
+  const logs = trained.map((s) => f32(Math.log(s)));
+  return sigmas.map((sigma) => {
+    const log = Math.log(Math.max(sigma, 1e-10));
+    const above = logs.findIndex((l) => l > log);
+    const low = Math.max(0, Math.min(above < 0 ? logs.length : above - 1, logs.length - 2));
+    const share = (logs[low] - log) / (logs[low] - logs[low + 1]);
+    return low + Math.max(0, Math.min(1, share));
+  });
 };
 
 /** Evenly spaced in σ^(1/7), from `most` down to `least` (Karras et al. 2022, eq. 5). */
