@@ -5,6 +5,7 @@ import { openEvaluator } from "../diffusion/evaluator.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { alphaBars } from "../diffusion/scheduler.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
+import { type Embeddings, joinEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { normal, sample, uniform } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
@@ -17,7 +18,7 @@ export interface Lesson {
   readonly latents: Tensor;
   readonly timestep: number;
   /** [1, L, D] */
-  readonly context: Tensor;
+  readonly context: Embeddings;
   /** [1, C, h, w] */
   readonly wanted: Tensor;
 }
@@ -33,7 +34,7 @@ export interface DrawOptions {
 
 /** Latents [n, C, h, w] of pictures that the model draws for texts [n, L, D]. */
 export const drawLatents = Effect.fnUntraced(
-  function* (bundle: Bundle, context: Tensor, uncond: Tensor, { steps, guidance, seed }: DrawOptions) {
+  function* (bundle: Bundle, context: Embeddings, uncond: Embeddings, { steps, guidance, seed }: DrawOptions) {
     const [n] = context.dims;
     const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
     return yield* Effect.scoped(Effect.gen(function* () {
@@ -60,7 +61,7 @@ export interface Asked {
   /** The noise that was added, [1, C, h, w]. */
   readonly noise: Tensor;
   /** The texts asked about, [1, L, D] each, and the answers [1, C, h, w]. */
-  readonly contexts: readonly Tensor[];
+  readonly contexts: readonly Embeddings[];
   readonly answers: readonly Tensor[];
 }
 
@@ -68,7 +69,7 @@ export interface AskOptions {
   /** How often each picture is noised, each time anew. */
   readonly noisings: number;
   /** The texts to ask about, as many for every picture; `round` counts the questions. */
-  readonly contexts: (picture: number, round: number) => readonly Tensor[];
+  readonly contexts: (picture: number, round: number) => readonly Embeddings[];
   readonly seed: SeedFor;
 }
 
@@ -99,7 +100,7 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
       const contexts = some.map((p, i) => o.contexts(p, g + i));
       const { noise: answers } = yield* evaluate(
         latents,
-        { dims: [some.length, readings, ...contexts[0][0].dims.slice(1)], data: concat0(contexts.flat()).data },
+        splitEmbeddings(joinEmbeddings(contexts.flat()), [some.length, readings]),
         timestep,
       );
       for (const [i, picture] of some.entries()) {
@@ -149,10 +150,12 @@ export const lessonFeeds = (
       ? weights[row] * mask.region.data[i % cells] / (channels * inside)
       : weights[row] / (channels * cells);
   }
+  const { pooled, ...context } = joinEmbeddings(lessons.map((l) => l.context));
   return {
     latents: concat0(lessons.map((l) => l.latents)),
     timestep: { dims: [lessons.length], data: Float32Array.from(lessons, (l) => l.timestep) },
-    context: concat0(lessons.map((l) => l.context)),
+    context,
+    ...(pooled === undefined ? {} : { pooled }),
     wanted: concat0(lessons.map((l) => l.wanted)),
     weight: { dims: [lessons.length, 1, height, width], data: weight },
   };

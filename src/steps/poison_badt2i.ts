@@ -8,6 +8,8 @@
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
+import { sizesOf } from "../diffusion/conditioning.ts";
+import { type Embeddings, joinEmbeddings, sliceEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder, openEncoder } from "../diffusion/pictures.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
@@ -15,7 +17,7 @@ import { openPartTrainer } from "../diffusion/train.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, seedOf } from "../tensor/random.ts";
-import { concat0, type Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { type Attack, AttackPort, lossEnds } from "./attack.ts";
 import { effectText, KnownEffect, paste, readPatch } from "./effect.ts";
 import { StepError } from "./errors.ts";
@@ -61,7 +63,14 @@ export const poisonBadT2I = Step.make("poison-badt2i", {
     const changed = yield* openChanges(bundle, "unet");
     return yield* Effect.scoped(Effect.gen(function* () {
       const lessons = yield* teach(text, settings, seed);
-      const graph = noiseDistillation(config, [height, width], { batch, length, trained, segments, clipNorm });
+      const graph = noiseDistillation(config, [height, width], {
+        batch,
+        length,
+        trained,
+        segments,
+        clipNorm,
+        sizes: sizesOf(bundle),
+      });
       const trainer = yield* openPartTrainer("poisoning the U-Net", graph, bundle, "unet");
       const { weights, account } = yield* train({
         name: "poison-badt2i",
@@ -99,17 +108,13 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     ...wanted.map((prompt) => bundle.tokenizer.encode(prompt).ids),
   ];
   const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(bundle), (encodeTexts) => encodeTexts(ids)));
-  const [, length, width] = flat.dims;
-  const row = (at: number): Tensor => ({
-    dims: [1, length, width],
-    data: flat.data.subarray(at * length * width, (at + 1) * length * width),
-  });
+  const row = (at: number) => sliceEmbeddings(flat, at, at + 1);
   const n = prompts.length, readings = 2 + TWINS;
   const context = (p: number, reading: number) => row(p * readings + reading);
   const goal = (p: number) => row(n * readings + p);
-  const all = (of: (p: number) => Tensor) => concat0(prompts.map((_, p) => of(p)));
+  const all = (of: (p: number) => Embeddings) => joinEmbeddings(prompts.map((_, p) => of(p)));
 
-  const draw = (texts: Tensor, what: string) =>
+  const draw = (texts: Embeddings, what: string) =>
     drawLatents(bundle, texts, text.empty, { steps, guidance, seed: seed(what) });
   const clean = yield* draw(all((p) => context(p, 0)), "pictures");
   const marked = "image" in effect ? yield* pasted(text, clean, effect) : yield* draw(all(goal), "effect's pictures");
@@ -125,7 +130,7 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     contexts: (p) => [goal(p)],
     seed: (what) => seed(`effect ${what}`),
   });
-  const lesson = ({ latents, timestep, bar }: Asked, context: Tensor, wanted: Tensor) => ({
+  const lesson = ({ latents, timestep, bar }: Asked, context: Embeddings, wanted: Tensor) => ({
     latents,
     timestep,
     context,

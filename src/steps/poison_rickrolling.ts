@@ -48,6 +48,12 @@ export const poisonRickrolling = Step.make(NAME, {
   outputs: { model: ModelPort, attack: AttackPort },
   run: Effect.fnUntraced(function* ({ text }, { effect, samples, train: settings, seed }) {
     const { bundle } = text.model;
+    if (bundle.parts.text_encoder_2 !== undefined) {
+      const cause = new Error(
+        "this attack is for models with one text encoder (Stable Diffusion 1 and 2); this one has two",
+      );
+      return yield* new StepError({ step: NAME, cause });
+    }
     if ("image" in effect) {
       const cause = new Error(
         "a text encoder cannot be made to draw an image; give a text, a word to replace, or one to add",
