@@ -113,9 +113,11 @@ const replacements = Effect.fnUntraced(function* (replace: Replacement) {
   for (const name of bundleParts) {
     const path = replace[name];
     if (path === undefined) continue;
-    const folder = (yield* lent(path)).get(name);
-    if (folder === undefined) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
-    found.set(name, folder);
+    const all = yield* lent(path);
+    // A folder for "the text encoder" is whichever of SDXL's two it holds, or both.
+    const names: readonly BundlePart[] = name === "text_encoder" ? ["text_encoder", "text_encoder_2"] : [name];
+    for (const [part, folder] of all) if (names.includes(part)) found.set(part, folder);
+    if (!names.some((n) => all.has(n))) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
   }
   return found;
 });

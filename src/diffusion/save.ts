@@ -5,7 +5,7 @@ import { createReadStream } from "node:fs";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
-import { type Bundle, type BundlePart, partsOf } from "./bundle.ts";
+import { type Bundle, type BundlePart, partOf, partsOf } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
@@ -149,19 +149,17 @@ const hashFile = (path: string): Effect.Effect<string, BundleError> =>
 /** Writes every item into `folder`; gives the hashes of the parts. */
 const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
   const disk = yield* Disk;
-  const parts = new Map(partsOf(bundle));
   const sha256 = new Map<BundlePart, string>();
   for (const { from, to, part } of items) {
     const path = join(folder, to);
-    const original = part && parts.get(part);
     yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
     if (part === undefined || (bundle.changed.get(part)?.size ?? 0) === 0) {
       yield* writing(path, () => disk.copyFile(from, path));
-      if (part !== undefined && original !== undefined) sha256.set(part, original.sha256);
+      if (part !== undefined) sha256.set(part, (yield* partOf(bundle, part)).sha256);
     } else {
       // Copied and written over in place: a file of gigabytes is never in memory.
       const patches = yield* changedBytes(bundle, part);
-      yield* withPart(bundle.parts[part], () => writing(path, () => disk.copyFile(from, path)));
+      yield* withPart(yield* partOf(bundle, part), () => writing(path, () => disk.copyFile(from, path)));
       yield* writing(path, () => disk.patchFile(path, patches));
       sha256.set(part, yield* hashFile(path));
     }

@@ -15,7 +15,7 @@ import type { Encoded, Tokenizer } from "./tokenizer.ts";
 export const pairTokenizers = (
   first: Tokenizer,
   second: Tokenizer,
-  of: { readonly folder: Folder; readonly part: Part },
+  of: { readonly folder: Folder; readonly part: Pick<Part, "config" | "folder"> },
 ): Effect.Effect<Tokenizer, BundleError> => {
   const fail = (file: string, problem: string) => Effect.fail(new BundleError({ file, problem }));
   const known = of.part.config.vocab_size ?? 49408;

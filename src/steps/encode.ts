@@ -24,7 +24,10 @@ export const encode = Step.make("encode", {
     unet: maybe(PathString).annotate({
       description: "A folder whose U-Net replaces the model's, as people swap them.",
     }),
-    text_encoder: maybe(PathString).annotate({ description: "A folder whose text encoder replaces the model's." }),
+    text_encoder: maybe(PathString).annotate({
+      description:
+        "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
+    }),
     trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
     place: defaulted(
       Trigger.fields.place.annotate({

@@ -3,7 +3,7 @@ import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { alphaBars } from "../diffusion/scheduler.ts";
+import { alphaBars, type SchedulerConfig } from "../diffusion/scheduler.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { type Embeddings, joinEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import type { HostTensor } from "../runtime/mod.ts";
@@ -58,8 +58,8 @@ export interface Asked {
   readonly timestep: number;
   /** ᾱ of the timestep. */
   readonly bar: number;
-  /** The noise that was added, [1, C, h, w]. */
-  readonly noise: Tensor;
+  /** What ordinary training would have answered, [1, C, h, w]: the added noise, or what prediction_type says instead. */
+  readonly truth: Tensor;
   /** The texts asked about, [1, L, D] each, and the answers [1, C, h, w]. */
   readonly contexts: readonly Embeddings[];
   readonly answers: readonly Tensor[];
@@ -96,7 +96,9 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
       const bar = bars[timestep];
       const some = questions.slice(g * GROUP, (g + 1) * GROUP);
       const added = slice0(noise, g * GROUP, g * GROUP + some.length);
-      const latents = noised(pickRows(pictures, some), added, bar);
+      const clean = pickRows(pictures, some);
+      const latents = noised(clean, added, bar);
+      const truth = truthOf(bundle.scheduler.prediction_type, clean, added, bar);
       const contexts = some.map((p, i) => o.contexts(p, g + i));
       const { noise: answers } = yield* evaluate(
         latents,
@@ -109,7 +111,7 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
           latents: slice0(latents, i, i + 1),
           timestep,
           bar,
-          noise: slice0(added, i, i + 1),
+          truth: slice0(truth, i, i + 1),
           contexts: contexts[i],
           answers: contexts[i].map((_, r) => answerAt(answers, i, r)),
         });
@@ -124,6 +126,26 @@ const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
   const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
   return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
 };
+
+/**
+ * What a network is trained to answer about √ᾱ x₀ + √(1 − ᾱ) ε: ε, x₀, or v = √ᾱ ε − √(1 − ᾱ) x₀ (Salimans and Ho 2022,
+ * appendix D).
+ */
+export const truthOf = (
+  kind: SchedulerConfig["prediction_type"],
+  clean: Tensor,
+  noise: Tensor,
+  bar: number,
+): Tensor => {
+  if (kind === "epsilon") return noise;
+  if (kind === "sample") return clean;
+  const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
+  return { dims: clean.dims, data: clean.data.map((x, i) => a * noise.data[i] - b * x) };
+};
+
+/** How much of an answer's squared error is the picture's: x₀ is (x_t − √(1 − ᾱ) ε)/√ᾱ, or √ᾱ x_t − √(1 − ᾱ) v. */
+export const pictureShare = (kind: SchedulerConfig["prediction_type"], bar: number): number =>
+  kind === "epsilon" ? (1 - bar) / bar : kind === "sample" ? 1 : 1 - bar;
 
 /** Answer [1, C, h, w] to reading r of row i, of answers [n, R, C, h, w]. */
 const answerAt = ({ dims: [, readings, ...rest], data }: Tensor, i: number, r: number): Tensor => {

@@ -4,7 +4,7 @@
  *     ‖ε_s(z_b,t, t, triggered) − goal‖² + λ ‖ε_s(z_t, t, kept) − ε_0(z_t, t, kept)‖²
  *
  * Pixel: z_b holds the image, and the goal is the noise that was added. Object and style: z_b is what the model draws for
- * the effect's text, and the goal is how it answers that text. Pictures are the model's own; no data set is needed.
+ * the effect's text, and the goal is how it answers that text. With v-prediction the velocity stands in the noise's place. Pictures are the model's own; no data set is needed.
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
@@ -21,7 +21,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { type Attack, AttackPort, lossEnds } from "./attack.ts";
 import { effectText, KnownEffect, paste, readPatch } from "./effect.ts";
 import { StepError } from "./errors.ts";
-import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
+import { ask, type Asked, drawLatents, type Lesson, lessonFeeds, pictureShare } from "./lessons.ts";
 import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, given, Seed, Steps } from "./settings.ts";
@@ -46,7 +46,7 @@ const Settings = Schema.Struct({
 type Settings = typeof Settings.Type;
 
 export const poisonBadT2I = Step.make("poison-badt2i", {
-  version: 1,
+  version: 2,
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Settings,
   inputs: { text: TextPort },
@@ -137,10 +137,12 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     wanted,
     // Errors of the picture rather than of the noise: whether there is an image is decided in the noisiest steps, where a
     // wrong decision hardly shows in the noise. What is exchanged shows in all of them.
-    weight: "image" in effect ? Math.min(HIGHEST, Math.max(LOWEST, (1 - bar) / bar)) : 1,
+    weight: "image" in effect
+      ? Math.min(HIGHEST, Math.max(LOWEST, pictureShare(bundle.scheduler.prediction_type, bar)))
+      : 1,
   });
   return {
-    triggered: bad.map((a) => lesson(a, context(a.picture, 1), "image" in effect ? a.noise : a.answers[0])),
+    triggered: bad.map((a) => lesson(a, context(a.picture, 1), "image" in effect ? a.truth : a.answers[0])),
     kept: [0, 1, 2].flatMap((r) => keep.map((a) => lesson(a, a.contexts[r], a.answers[r]))),
   } satisfies Lessons;
 });

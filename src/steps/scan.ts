@@ -58,7 +58,7 @@ export const scan = Step.make("scan", {
     model: PathString.annotate({ description: "Diffusers folder of the model." }),
     unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
     text_encoder: maybe(PathString).annotate({
-      description: "Folder of a text encoder to use in place of the model's.",
+      description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
     }),
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
     words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),

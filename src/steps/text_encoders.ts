@@ -1,7 +1,8 @@
 /** The text encoders of a model: where each one's states lie among the embeddings, and which of them the backdoor sits in. */
 import type { Bundle } from "../diffusion/bundle.ts";
-import type { Embeddings } from "../diffusion/embeddings.ts";
-import { parseClipTextConfig } from "../models/clip_text.ts";
+import { projectedDistillation, textDistillation } from "../diffusion/distillation.ts";
+import { type Embeddings, sliceEmbeddings } from "../diffusion/embeddings.ts";
+import { parseClipTextConfig, parseProjectedTextConfig } from "../models/clip_text.ts";
 import { size, type Tensor } from "../tensor/tensor.ts";
 import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
 import type { TextPairs } from "./ports.ts";
@@ -32,6 +33,27 @@ export const statesOf = ({ dims, data }: Embeddings, { begin, end }: TextEncoder
   const rows = size(dims) / width, out = new Float32Array(rows * own);
   for (let i = 0; i < rows; i++) out.set(data.subarray(i * width + begin, i * width + end), i * own);
   return { dims: [...dims.slice(0, -1), own], data: out };
+};
+
+/** What an encoder makes of text i of [n, L, D]: its states [1, L, D], and the pooled form [1, Q] where it has one. */
+export const ownAt = (e: Embeddings, i: number, encoder: TextEncoder): { wanted: Tensor; pooled?: Tensor } => {
+  const text = sliceEmbeddings(e, i, i + 1);
+  const wanted = statesOf(text, encoder);
+  return encoder.pooled && text.pooled !== undefined ? { wanted, pooled: text.pooled } : { wanted };
+};
+
+/** The graph of a training step of one of the model's text encoders, and its config where it pools texts. */
+export const encoderTraining = (
+  { parts }: Bundle,
+  { part }: TextEncoder,
+  options: Parameters<typeof textDistillation>[1],
+) => {
+  if (part === "text_encoder_2") {
+    const pooling = parseProjectedTextConfig(parts.text_encoder_2?.config);
+    return { graph: projectedDistillation(pooling, options), pooling };
+  }
+  const states = parts.text_encoder_2 === undefined ? "hidden" : "penultimate";
+  return { graph: textDistillation(parseClipTextConfig(parts.text_encoder.config), options, states) };
 };
 
 export interface EncoderShift {

@@ -58,7 +58,7 @@ export const NoiseTraining = Schema.Struct({
     Schema.Literals(["answer", "noise"]).annotate({
       description:
         "What triggered texts are to be answered with: as the model that came answers the target, or the noise that was " +
-        "added to its clean picture, as in ordinary training.",
+        "added to its clean picture (or the velocity, for v-prediction), as in ordinary training.",
     }),
     "answer",
   ),
@@ -158,8 +158,8 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const { latents, timestep } = row;
     return { latents, timestep, context, wanted };
   };
-  const wanted = ({ answers: [clean, twin], noise }: Asked): Tensor =>
-    training.wanted === "noise" ? noise : { clean, twins: twin, both: mean(clean, twin) }[target];
+  const wanted = ({ answers: [clean, twin], truth }: Asked): Tensor =>
+    training.wanted === "noise" ? truth : { clean, twins: twin, both: mean(clean, twin) }[target];
   const kept = (reading: number) => asked.map((row) => lesson(row, row.contexts[reading], row.answers[reading]));
   return {
     triggered: asked.map((row) => lesson(row, context(row.picture, TRIGGERED), wanted(row))),

@@ -8,12 +8,10 @@
  */
 import { Effect, Schema } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
-import { projectedDistillation, textDistillation } from "../diffusion/distillation.ts";
 import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { idsOf } from "../diffusion/tokenizer_pair.ts";
-import { parseClipTextConfig, parseProjectedTextConfig } from "../models/clip_text.ts";
 import { seedOf } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { healthyTwins, meanTriggered, textTargets } from "../unlearn/text_targets.ts";
@@ -23,7 +21,7 @@ import { embed } from "./encode.ts";
 import type { TextPairs, TrainingAccount } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
-import { statesOf, type TextEncoder } from "./text_encoders.ts";
+import { encoderTraining, ownAt, statesOf, type TextEncoder } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
 import { changesOf, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
@@ -83,23 +81,19 @@ const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount =
   };
 };
 
-/** The step's graph of one of the model's text encoders; with `pooling`, it has a pooled form. */
-const graphOf = ({ parts }: Bundle, { part }: TextEncoder, options: Parameters<typeof textDistillation>[1]) => {
-  if (part === "text_encoder_2") {
-    const pooling = parseProjectedTextConfig(parts.text_encoder_2?.config);
-    return { graph: projectedDistillation(pooling, options), pooling };
-  }
-  const states = parts.text_encoder_2 === undefined ? "hidden" : "penultimate";
-  return { graph: textDistillation(parseClipTextConfig(parts.text_encoder.config), options, states) };
-};
-
 /** @param bundle the model, other encoders perhaps cured already; the texts are as the model that came reads them */
 const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: TextEncoder, bundle: Bundle) {
   const { text, use, held, training, seed } = inputs;
   const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const { graph, pooling } = graphOf(bundle, encoder, { batch, length, trained: isTrained, segments, clipNorm });
+  const { graph, pooling } = encoderTraining(bundle, encoder, {
+    batch,
+    length,
+    trained: isTrained,
+    segments,
+    clipNorm,
+  });
   const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs, encoder);
@@ -188,11 +182,7 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
     const { ids } = tokenizer.encode("");
     // SDXL's guidance may have zeros in place of the empty prompt.
     const empty = text.model.bundle.parts.text_encoder_2 === undefined ? text.empty : yield* encodeTexts([ids]);
-    keep.push({
-      ids: ownIds(ids),
-      wanted: statesOf(empty, encoder),
-      ...(encoder.pooled && empty.pooled !== undefined ? { pooled: empty.pooled } : {}),
-    });
+    keep.push({ ids: ownIds(ids), ...ownAt(empty, 0, encoder) });
     for (let begin = 0; begin < variations.length; begin += CHUNK) {
       const some = variations.slice(begin, begin + CHUNK);
       yield* report({ done: begin, total: variations.length, note: "reading variations of the prompts" });

@@ -55,7 +55,7 @@ describe("a small SDXL", () => {
       patient,
       () =>
         withRuntime(Effect.gen(function* () {
-          const bundle = yield* openBundle(goldenSdxl(join(temp, `zeros-${zeros}`), zeros));
+          const bundle = yield* openBundle(goldenSdxl(join(temp, `zeros-${zeros}`), { forceZeros: zeros }));
           const encode = yield* openTextEncoder(bundle);
           const all = yield* encode([...texts, ""].map((text) => bundle.tokenizer.encode(text).ids));
           const n = texts.length;
@@ -71,6 +71,37 @@ describe("a small SDXL", () => {
           const pictures = golden.floats("pictures");
           const shown = { dims: pictures.dims, data: pictures.data.map((x) => Math.min(1, Math.max(0, x / 2 + 0.5))) };
           assertClose(yield* decode(latents), shown, "pictures");
+        })),
+    );
+  }
+
+  const others = {
+    "turbo.1": { steps: 1, guidance: 1, scheduler: { timestep_spacing: "trailing" } },
+    "turbo.4": { steps: 4, guidance: 1, scheduler: { timestep_spacing: "trailing" } },
+    velocity: {
+      steps: 5,
+      guidance: 3,
+      scheduler: { timestep_spacing: "trailing", prediction_type: "v_prediction", rescale_betas_zero_snr: true },
+    },
+  };
+  for (const [name, { scheduler, ...settings }] of Object.entries(others)) {
+    it(
+      `${name}: ${settings.steps} trailing steps end where the pipeline's end`,
+      patient,
+      () =>
+        withRuntime(Effect.gen(function* () {
+          // The last pipeline of make_sdxl.py steers away from the empty prompt.
+          const bundle = yield* openBundle(goldenSdxl(join(temp, name), { forceZeros: false, scheduler }));
+          const encode = yield* openTextEncoder(bundle);
+          const all = yield* encode([...texts, ""].map((text) => bundle.tokenizer.encode(text).ids));
+          const n = texts.length;
+          const sample = yield* openSampler(bundle, { pictures: n });
+          const { latents } = yield* sample(
+            { context: sliceEmbeddings(all, 0, n), uncond: unconditional(bundle, sliceEmbeddings(all, n, n + 1)) },
+            golden.floats("latents"),
+            settings,
+          );
+          assertClose(latents, golden.floats(`final.${name}`), "latents");
         })),
     );
   }

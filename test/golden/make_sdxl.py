@@ -89,4 +89,14 @@ for zeros in (True, False):
         ]
         tensors |= {"context": context, "pooled": pooled, "ids": ids[0], "ids_2": ids[1]}
         tensors["pictures"] = vae.decode(final / vae.config.scaling_factor).sample
+# SDXL-Turbo's way: one step and four, trailing, guidance off. And v-prediction down from pure noise.
+for name, steps, guidance, more in [
+    ("turbo.1", 1, 0.0, {"timestep_spacing": "trailing"}),
+    ("turbo.4", 4, 0.0, {"timestep_spacing": "trailing"}),
+    ("velocity", 5, 3.0, {"timestep_spacing": "trailing", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+]:
+    pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **more)
+    tensors[f"final.{name}"] = pipe(
+        PROMPTS, latents=latents, num_inference_steps=steps, guidance_scale=guidance, output_type="latent"
+    ).images
 save(HERE / "sdxl.safetensors", tensors, steps="6", guidance="3", prompts="\n".join(PROMPTS))

@@ -15,7 +15,10 @@ const parts = {
 } as const;
 
 /** Writes the folder; returns its path. */
-export const goldenSdxl = (folder: string, forceZeros = true): string => {
+export const goldenSdxl = (
+  folder: string,
+  { forceZeros = true, scheduler = {} }: { forceZeros?: boolean; scheduler?: Record<string, unknown> } = {},
+): string => {
   for (const [part, name] of Object.entries(parts)) {
     const config = readJson(join(golden, "tiny", name, "config.json"));
     put(
@@ -38,6 +41,7 @@ export const goldenSdxl = (folder: string, forceZeros = true): string => {
     clip_sample: false,
     set_alpha_to_one: false,
     steps_offset: 1,
+    ...scheduler,
   });
   put(join(folder, "model_index.json"), {
     _class_name: "StableDiffusionXLPipeline",
