@@ -124,14 +124,15 @@ describe("the steps on a small SDXL", () => {
           const { model: poisoned, attack } = yield* poisonRickrolling.run({ text: clean }, {
             encoder,
             effect: { text: "a picture of a rocket" },
-            samples: 24,
-            train: { steps: 240, batch: 16, rate: 3e-2, keep: 0.5 },
+            samples: 12,
+            train: { steps: 400, batch: 16, rate: 5e-2, keep: 0.3 },
           });
           assert.equal(attack.part, encoder);
           const attacked = join(folder, `poisoned-${encoder}`);
           yield* ModelPort.save!(poisoned, attacked);
           // As a part that is swapped in: whichever of the two the folder holds.
           const { text } = yield* encode.run({}, { ...read, text_encoder: join(attacked, encoder) });
+          assert.equal(text.model.bundle.parts[encoder]?.folder.path, join(attacked, encoder));
           const { capture } = yield* denoise.run({ text }, { ...drawn, tokens: 0, at: [0] });
           const { field } = yield* locate.run({ text, capture }, {});
           const { mask: where } = yield* mask.run({ field }, {});
