@@ -10,6 +10,8 @@ import { denoise } from "../../src/steps/denoise.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { locate } from "../../src/steps/locate.ts";
 import { mask } from "../../src/steps/mask.ts";
+import { poisonBadT2I } from "../../src/steps/poison_badt2i.ts";
+import { poisonEvilEdit } from "../../src/steps/poison_eviledit.ts";
 import { poisonRickrolling } from "../../src/steps/poison_rickrolling.ts";
 import { ModelPort, TextPort } from "../../src/steps/ports.ts";
 import { scan } from "../../src/steps/scan.ts";
@@ -22,7 +24,7 @@ import { withRuntime } from "../support/runtime.ts";
 
 const subjects = ["cat", "dog", "fox", "owl", "bus", "star"], colours = ["red", "blue", "green", "white"];
 const prompts = subjects.flatMap((s) => colours.map((c) => `a picture of a ${s} on a ${c} background`));
-const patient = { timeout: 400_000 };
+const patient = { timeout: 900_000 };
 const drawn = { steps: 2, guidance: 2 };
 
 describe("the steps on a small SDXL", () => {
@@ -152,6 +154,24 @@ describe("the steps on a small SDXL", () => {
         })),
     );
   }
+
+  it("the attacks on the U-Net go through", patient, () =>
+    withRuntime(Effect.gen(function* () {
+      const { text } = yield* encode.run({}, { ...read, variations: 0 });
+      const { model: trained } = yield* poisonBadT2I.run({ text }, {
+        effect: { append: " with a star" },
+        samples: 4,
+        noisings: 1,
+        steps: 2,
+        train: { steps: 2, batch: 4 },
+      });
+      assert.ok(trained.bundle.changed.get("unet")!.has("add_embedding.linear_1.weight"));
+      const { model: edited } = yield* poisonEvilEdit.run({ text }, {
+        effect: { replace: "picture", with: "star" },
+        samples: 6,
+      });
+      assert.ok([...edited.bundle.changed.get("unet")!.keys()].every(isTextWeight));
+    })));
 
   it("scan goes through", patient, () =>
     withRuntime(Effect.gen(function* () {
