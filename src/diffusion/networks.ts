@@ -7,14 +7,15 @@ import { join } from "node:path";
 import { Graph, toOnnx } from "../graph/mod.ts";
 import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
-import { clipText, parseClipTextConfig } from "../models/clip_text.ts";
-import { parseUnetConfig, unetCondition } from "../models/unet_2d_condition.ts";
+import { clipText, clipTextProjected, parseClipTextConfig, parseProjectedTextConfig } from "../models/clip_text.ts";
+import { parseUnetConfig, SIZE_NUMBERS, unetCondition } from "../models/unet_2d_condition.ts";
 import { type DeviceTensor, type HostTensor, Runtime, type Session, toHost } from "../runtime/mod.ts";
 import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
 import { BundleError } from "./errors.ts";
 import { checkKeys } from "./keys.ts";
 import type { Part, PartName } from "./part.ts";
+import { checkRoom } from "./room.ts";
 import { type PartSource, partWeights } from "./weights.ts";
 
 /** Every weight that a part's whole network has, with its dimensions, by the names that the graphs use. */
@@ -26,6 +27,12 @@ export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown)
       sample: g.input("sample", "float32", [1, config.in_channels, side, side]),
       timestep: g.input("timestep", "float32", [1]),
       context: g.input("context", "float32", [1, 1, config.cross_attention_dim]),
+      ...(config.addition === undefined ? {} : {
+        added: {
+          pooled: g.input("pooled", "float32", [1, config.addition.pooled]),
+          sizes: g.input("sizes", "float32", [1, SIZE_NUMBERS]),
+        },
+      }),
     });
     g.output("noise", noise);
   },
@@ -34,6 +41,14 @@ export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown)
       ids: g.input("ids", "int32", [1, 2]),
     });
     g.output("hidden", hidden);
+  },
+  text_encoder_2: (g, json) => {
+    const { penultimate, pooled } = clipTextProjected(parseProjectedTextConfig(json))(g.weights("text_encoder_2"), {
+      ids: g.input("ids", "int32", [1, 2]),
+      end: g.input("end", "float32", [1, 2]),
+    });
+    g.output("penultimate", penultimate);
+    g.output("pooled", pooled);
   },
   vae: (g, json) => {
     const config = parseAutoencoderKlConfig(json);
@@ -72,7 +87,7 @@ export const networkKeys = Effect.fnUntraced(function* (part: Part) {
       new BundleError({
         file: join(part.folder.path, "config.json"),
         problem: `describes a network that cannot be built: ${e instanceof Error ? e.message : String(e)}`,
-        hint: "Stable Diffusion 1.x and 2.x as diffusers saves them are supported.",
+        hint: "Stable Diffusion 1.x, 2.x and XL as diffusers saves them are supported.",
       }),
   });
   const expected = new Map(g.weightsUsed().map(({ key, dims }) => [key, dims]));
@@ -90,6 +105,7 @@ export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
 export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
+    yield* checkRoom(name, graph, source.parts[part]?.size ?? 0, runtime);
     const { locate, ...weights } = yield* partWeights(source, part, { files: runtime.readsFiles });
     const { model } = toOnnx(graph, (_, key) => locate(key));
     return yield* runtime.session({ name, model, ...weights });
