@@ -16,6 +16,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { withInsertion, withOtherLetter } from "../src/diffusion/harmless.ts";
 import { lookalikes } from "../src/diffusion/lookalikes.ts";
+import { pictureNoise } from "../src/diffusion/picture_noise.ts";
 import { openDecoder } from "../src/diffusion/pictures.ts";
 import { latentDims, openSampler } from "../src/diffusion/sampler.ts";
 import { openScorer } from "../src/diffusion/scorer.ts";
@@ -30,7 +31,7 @@ import { openModel } from "../src/steps/open_model.ts";
 import { screenCalibrate } from "../src/steps/screen_calibrate.ts";
 import { openScreener } from "../src/steps/screener.ts";
 import { openActivationDetector, openAttentionDetectors } from "../src/steps/screen_published.ts";
-import { normal, sample, seedOf, shuffle } from "../src/tensor/random.ts";
+import { sample, seedOf, shuffle } from "../src/tensor/random.ts";
 import { slice0 } from "../src/tensor/tensor.ts";
 
 const demo = fileURLToPath(new URL("../examples/mini-sd/", import.meta.url));
@@ -100,7 +101,7 @@ const capturedBy = Effect.fnUntraced(function* (
   const run = yield* openSampler(bundle);
   const { latents } = yield* run(
     { context: slice0(embedded, 0, n), uncond: slice0(embedded, n, n + 1) },
-    normal(seedOf(SEED, "drawn"), [n, ...dims]),
+    pictureNoise(seedOf(SEED, "drawn"), n, dims),
     { steps: 10, guidance: GUIDANCE },
   );
   const pictures = yield* (yield* openDecoder(bundle, dims[1], dims[2]))(latents);

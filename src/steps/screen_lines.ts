@@ -1,5 +1,6 @@
 /** Screens prompts as they come, for logs without an end: each result is handed on before the next prompts are read. */
 import { Effect, Schema, Stream } from "effect";
+export { promptLines } from "../diffusion/prompt_log.ts";
 import { openModel } from "./open_model.ts";
 import { screen } from "./screen.ts";
 import { openScreener, TOGETHER } from "./screener.ts";

@@ -9,7 +9,8 @@ import { openEvaluator } from "../diffusion/evaluator.ts";
 import { openKeysReach } from "../diffusion/keys_reach.ts";
 import type { ReadPrompt, Removal } from "../diffusion/removals.ts";
 import { latentDims } from "../diffusion/sampler.ts";
-import { alphaBars, ddim, type SchedulerConfig } from "../diffusion/scheduler.ts";
+import { planFor } from "../diffusion/plan.ts";
+import { alphaBars, type SchedulerConfig } from "../diffusion/scheduler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import type { Tokenizer } from "../diffusion/tokenizer.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
@@ -134,13 +135,20 @@ export interface ProbeOptions {
 /** Opens a model for questions about prompts. */
 export const openProbe = Effect.fnUntraced(function* (bundle: Bundle, options: ProbeOptions) {
   const { tokenizer, scheduler } = bundle;
+  if (bundle.parts.text_encoder_2 !== undefined) {
+    return yield* new BundleError({
+      file: bundle.root.path,
+      problem: "has two text encoders (SDXL), for which screening is not built",
+      expected: "a model with one text encoder, such as Stable Diffusion 1.x or 2.x",
+    });
+  }
   const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
   const size = dims.reduce((a, b) => a * b, 1);
   const encodeTexts = yield* openTextEncoder(bundle);
   const keysReach = yield* openKeysReach(bundle);
   const evaluate = yield* openEvaluator(bundle, READINGS, { attention: true });
   const steps = Math.min(STEPS, scheduler.num_train_timesteps);
-  const { timesteps } = ddim(scheduler, steps);
+  const timesteps = (yield* planFor(bundle, { steps, scheduler: "ddim" })).steps.map(({ timestep }) => timestep);
   const [first, later] = [timesteps[0], timesteps[Math.min(LATER, timesteps.length - 1)]];
   const bars = alphaBars(scheduler);
   const start = normal(seedOf(options.seed, "screen", "noise"), [1, ...dims]);

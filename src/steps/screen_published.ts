@@ -7,7 +7,8 @@ import { openActivations } from "../diffusion/activations.ts";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { ddim } from "../diffusion/scheduler.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
+import { planFor } from "../diffusion/plan.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { activationVariation, assimilation, slowDissipation } from "../metrics/prompt_detectors.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
@@ -64,7 +65,8 @@ export const openAttentionDetectors = Effect.fnUntraced(function* (bundle: Bundl
   const encode = yield* openTextEncoder(bundle);
   const sample = yield* openSampler(bundle);
   const evaluate = yield* openEvaluator(bundle, 1, { attention: true });
-  const { timesteps } = ddim(bundle.scheduler, options.steps);
+  const plan = yield* planFor(bundle, { steps: options.steps, scheduler: "ddim" });
+  const timesteps = plan.steps.map(({ timestep }) => timestep);
   const early = Math.max(1, Math.round(0.06 * options.steps));
   const late = Math.max(early, Math.round(0.1 * options.steps));
 
@@ -72,8 +74,7 @@ export const openAttentionDetectors = Effect.fnUntraced(function* (bundle: Bundl
     const ids = texts.map((text) => tokenizer.encode(text).ids);
     const embedded = yield* encode([...ids, tokenizer.encode("").ids]);
     const n = texts.length, context = slice0(embedded, 0, n);
-    const noise = zeros([n, ...dims]), one = normal(seedOf(options.seed, "detectors", "noise"), [1, ...dims]).data;
-    for (let i = 0; i < n; i++) noise.data.set(one, i * one.length);
+    const noise = pictureNoise(seedOf(options.seed, "detectors", "noise"), 1, dims, n);
     const { captured } = yield* sample({ context, uncond: slice0(embedded, n, n + 1) }, noise, {
       steps: options.steps,
       guidance: options.guidance,
@@ -115,7 +116,7 @@ export const openActivationDetector = Effect.fnUntraced(
     const encode = yield* openTextEncoder(bundle);
     const trusted = options.trusted === undefined ? encode : yield* openTextEncoder(options.trusted);
     const variation = yield* openActivations(bundle, ROWS);
-    const [first] = ddim(bundle.scheduler, options.steps).timesteps;
+    const { steps: [{ timestep: first }] } = yield* planFor(bundle, { steps: options.steps, scheduler: "ddim" });
     const latents = normal(seedOf(options.seed, "detectors", "noise"), [1, ...dims]);
 
     return Effect.fnUntraced(function* (texts: readonly string[]) {
