@@ -11,6 +11,18 @@ export const set = Flag.String("set").pipe(
   Flag.atLeast(0),
 );
 
+export const lora = Flag.String("lora").pipe(
+  Flag.withDescription(
+    "FILE[:WEIGHT] of a LoRA to merge into the model (weight 1 unless told); may be given several times",
+  ),
+  Flag.atLeast(0),
+);
+
+export const loraOnly = Flag.Boolean("lora-only").pipe(
+  Flag.withDescription("With one LoRA: hand back the cured LoRA alone, without the folder of the whole model"),
+  Flag.withDefault(false),
+);
+
 export const device = Flag.Literals("device", Device.literals).pipe(
   Flag.withDescription(
     "What computes: a hardware GPU, native code or WebAssembly; auto takes the first that works. reference is slow, for tests",

@@ -357,3 +357,18 @@ export const openLora = Effect.fn("openLora")(function* (
       return { file: path, header, size, modified: mtimeMs, sha256, pairs, samples: [...samples.values()], finder };
     }));
 });
+
+/** Opens the file again, if nothing changed it meanwhile. */
+export const withLora = <A, E>(lora: LoraFile, use: (handle: FileHandle) => Effect.Effect<A, E>) =>
+  withFile(lora.file, (handle) =>
+    Effect.gen(function* () {
+      const { size, mtimeMs } = yield* system(lora.file, "cannot be read", () => handle.stat());
+      if (size !== lora.size || mtimeMs !== lora.modified) {
+        return yield* new BundleError({
+          file: lora.file,
+          problem: "was changed while it was in use",
+          hint: "Start again.",
+        });
+      }
+      return yield* use(handle);
+    }));

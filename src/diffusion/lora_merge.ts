@@ -1,13 +1,11 @@
 /** LoRAs merged into a model when it is opened: W' = W + weight · scale · up · down, in float32, as changes over its folder. */
 import { Effect } from "effect";
-import type { FileHandle } from "node:fs/promises";
 import { basename } from "node:path";
 import { matmul } from "../tensor/linalg.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Bundle, bundleParts, withChanges } from "./bundle.ts";
 import { BundleError } from "./errors.ts";
-import { system, withFile } from "./files.ts";
-import { type LoraFile, type LoraPair, openLora, readLoraTensor } from "./lora_file.ts";
+import { type LoraFile, type LoraPair, openLora, readLoraTensor, withLora } from "./lora_file.ts";
 import { readWeights } from "./weights.ts";
 
 /** A LoRA that a model is to be opened with. */
@@ -52,21 +50,6 @@ const contract = (mid: Tensor, down: Tensor, rank: number, [, inner, kh, kw]: re
   }
   return out;
 };
-
-/** A file that is to be read again, if nothing changed it meanwhile. */
-const withLora = <A, E>(lora: LoraFile, use: (handle: FileHandle) => Effect.Effect<A, E>) =>
-  withFile(lora.file, (handle) =>
-    Effect.gen(function* () {
-      const { size, mtimeMs } = yield* system(lora.file, "cannot be read", () => handle.stat());
-      if (size !== lora.size || mtimeMs !== lora.modified) {
-        return yield* new BundleError({
-          file: lora.file,
-          problem: "was changed while it was in use",
-          hint: "Start again.",
-        });
-      }
-      return yield* use(handle);
-    }));
 
 /** The model with one more LoRA over what it is. One layer's change is in memory at a time, beside the merged weights. */
 const merge = Effect.fnUntraced(function* (bundle: Bundle, lora: LoraFile, weight: number) {

@@ -34,6 +34,11 @@ export interface ModelSettings {
   readonly lora?: LoraSetting;
 }
 
+const WithLora = Schema.Struct({ lora: Loras });
+/** Whether a step's decoded settings open a model with exactly one LoRA. */
+export const opensOneLora = (settings: unknown): boolean =>
+  Schema.is(Schema.toType(WithLora))(settings) && loraUses(settings.lora).length === 1;
+
 /** Opens the model with its LoRAs merged in, and checks that every part's weights are those of its network. */
 export const openModel = Effect.fnUntraced(function* ({ model, unet, text_encoder, lora }: ModelSettings) {
   const replace = { ...(unet ? { unet } : {}), ...(text_encoder ? { text_encoder } : {}) };

@@ -1,6 +1,7 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
 import { type Bundle, openBundle, withChanges } from "../diffusion/bundle.ts";
+import { saveCuredLora } from "../diffusion/lora_cure.ts";
 import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
@@ -236,7 +237,8 @@ export const ModelPort = Port.make<Model>({
   description: "A Stable Diffusion folder with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
+  save: ({ bundle }, dir, { loraOnly = false } = {}) =>
+    loraOnly ? saveCuredLora(bundle, dir) : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
 });
 
 export const TextPort = Port.make<TextPairs>({

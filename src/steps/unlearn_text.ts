@@ -19,7 +19,7 @@ import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
@@ -48,7 +48,8 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
   const config = parseClipTextConfig(bundle.parts.text_encoder.config);
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const graph = textDistillation(config, { batch, length, trained: isTrained, segments, clipNorm });
+  const trained = (yield* loraWeights(bundle, "text_encoder")) ?? isTrained;
+  const graph = textDistillation(config, { batch, length, trained, segments, clipNorm });
   const changed = yield* openChanges(bundle, "text_encoder");
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs);
