@@ -117,7 +117,9 @@ export const withLoras = Effect.fn("withLoras")(function* (
     ]),
     notes: [
       ...bundle.notes,
-      ...uses.map(({ file, weight, lora }) => `the LoRA ${file} is merged at weight ${weight} (${describe(lora)})`),
+      ...uses.map(({ file, weight, lora }) =>
+        `the LoRA ${basename(file)} is merged at weight ${weight} (${describe(lora)})`
+      ),
     ],
   };
 });

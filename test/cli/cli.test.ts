@@ -162,6 +162,12 @@ describe("the other commands", patient, () => {
     assert.deepEqual({ unet, clip, effect }, { unet: null, clip: null, effect: null });
   });
 
+  it("sau cure --lora-only without a LoRA is refused before anything runs", patient, async () => {
+    const { code, err } = await run("cure", "n.txt", "--trigger", "x", "--lora-only", "--out", "only");
+    assert.equal(code, 2);
+    assert.match(err, /--lora-only hands back a LoRA, so the model has to be opened with one \(--lora FILE\)/);
+  });
+
   it("sau plan says what a run would do, in words and as JSON", patient, async () => {
     await run("run", "p.yaml");
     const { code, out } = await run("plan", "p.yaml", "--set", "by=4");

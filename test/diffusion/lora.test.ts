@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
-import { Effect } from "effect";
+import { Effect, Result } from "effect";
 import fc from "fast-check";
 import { type Bundle, openBundle, withChanges } from "../../src/diffusion/bundle.ts";
 import { BundleError } from "../../src/diffusion/errors.ts";
@@ -30,6 +30,8 @@ const strength = (name: string): number => Number(readFileTensors(goldenLora(`${
 const mergedWith = async (file: string, weight = 1): Promise<Bundle> =>
   await Effect.runPromise(withLoras(await opened, [{ file, weight }]));
 const norm = (data: Float32Array): number => Math.sqrt(data.reduce((n, x) => n + x * x, 0));
+
+const patient = { timeout: 120_000 };
 
 describe("LoRAs merged as diffusers merges them", () => {
   for (const name of CASES) {
@@ -404,6 +406,50 @@ describe("properties", () => {
         }
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it("any names, shapes and values are opened or refused, nothing else", patient, async () => {
+    const bundle = await opened;
+    const words = [
+      "lora_unet_",
+      "lora_te_",
+      "unet.",
+      "text_encoder.",
+      "down_blocks_0_attentions_0_",
+      "conv_in",
+      ".",
+      "_",
+    ];
+    const ends = [
+      ".lora_down.weight",
+      ".lora_up.weight",
+      ".lora_mid.weight",
+      ".alpha",
+      "_lora.up.weight",
+      ".weight",
+      "",
+    ];
+    const name = fc.tuple(
+      fc.array(fc.oneof(fc.constantFrom(...words, ATTN2), fc.string({ maxLength: 4 })), { maxLength: 3 }),
+      fc.constantFrom(...ends),
+    ).map(([stem, end]) => stem.join("") + end).filter((key) => key !== "__metadata__");
+    const tensor = fc.tuple(fc.array(fc.nat(3), { maxLength: 5 }), fc.float()).map(([dims, value]): Tensor => ({
+      dims,
+      data: new Float32Array(size(dims)).fill(value),
+    }));
+    const metadata = fc.dictionary(
+      fc.constantFrom("lora_adapter_metadata", "ss_base_model_version"),
+      fc.oneof(fc.string(), fc.json()),
+    );
+    const path = join(temp, "any.safetensors");
+    await fc.assert(
+      fc.asyncProperty(fc.dictionary(name, tensor, { maxKeys: 4 }), metadata, async (tensors, said) => {
+        put(path, write(new Map(Object.entries(tensors)), said));
+        const found = await Effect.runPromise(Effect.result(openLora(bundle, path)));
+        assert.ok(Result.isSuccess(found) || found.failure instanceof BundleError);
+      }),
+      { numRuns: 100 },
     );
   });
 });
