@@ -60,10 +60,10 @@ const shape = (dims: readonly number[]): string => `[${dims.join(", ")}]`;
 export const loraLayers = Effect.fnUntraced(function* (bundle: Bundle) {
   const layers: Layer[] = [];
   for (const part of bundleParts) {
-    if (part === "vae") continue;
-    const { header } = bundle.parts[part];
-    for (const [name, key] of yield* networkKeys(bundle.parts[part])) {
-      const dims = header.entries.get(key)?.dims ?? [];
+    const opened = bundle.parts[part];
+    if (part === "vae" || opened === undefined) continue;
+    for (const [name, key] of yield* networkKeys(opened)) {
+      const dims = opened.header.entries.get(key)?.dims ?? [];
       if ((dims.length !== 2 && dims.length !== 4) || !name.endsWith(".weight") || name.includes("embedding.weight")) {
         continue;
       }
