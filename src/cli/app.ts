@@ -57,6 +57,8 @@ interface RunArguments {
   readonly selection: Selection;
   /** Hand back the cured LoRA alone. */
   readonly loraOnly?: boolean;
+  /** What it may miss of a layer's change. */
+  readonly loraError?: number;
 }
 
 const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
@@ -141,6 +143,7 @@ const runCommand = <R>(app: AppOptions<R>) =>
     noCache: flags.noCache,
     allowCode: flags.allowCode,
     loraOnly: flags.loraOnly,
+    loraError: flags.loraError,
     ...flags.selection,
   }, ({ file, set, out, only, from, force, ...rest }) =>
     runPipeline(app, {
@@ -174,6 +177,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
     lora: flags.lora,
     loraOnly: flags.loraOnly,
+    loraError: flags.loraError,
     out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
     set: flags.set,
     device: flags.device,

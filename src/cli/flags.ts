@@ -1,4 +1,5 @@
 /** Flags that several commands share. */
+import { Schema } from "effect";
 import { Argument, Flag } from "effect/cli";
 import { Device } from "../runtime/mod.ts";
 
@@ -21,6 +22,12 @@ export const lora = Flag.String("lora").pipe(
 export const loraOnly = Flag.Boolean("lora-only").pipe(
   Flag.withDescription("With one LoRA: hand back the cured LoRA alone, without the folder of the whole model"),
   Flag.withDefault(false),
+);
+
+export const loraError = Flag.Finite("lora-error").pipe(
+  Flag.withDescription("Share of a layer's change that the cured LoRA may miss, 0.0001 to 0.5; more makes lower ranks"),
+  Flag.withSchema(Schema.Finite.check(Schema.isBetween({ minimum: 1e-4, maximum: 0.5 }))),
+  Flag.withDefault(0.005),
 );
 
 export const device = Flag.Literals("device", Device.literals).pipe(

@@ -62,6 +62,7 @@ export const loraOf = (part: string, changes: readonly Change[]): Map<string, Te
 export const saveDelta = Effect.fn("saveDelta")(function* (
   bundle: Bundle,
   stem: string,
+  loraError?: number,
 ): Effect.fn.Return<readonly string[], BundleError> {
   const single = bundle.loras?.uses.length === 1;
   const delta = new Map<string, Tensor<TensorData>>();
@@ -87,5 +88,5 @@ export const saveDelta = Effect.fn("saveDelta")(function* (
     writing(name, () => disk.writeFile(name, write(tensors, { format: "pt", made_by: "sau", ...hashes })));
   yield* save(`${stem}.delta.safetensors`, delta);
   if (isLora) yield* save(`${stem}.lora.safetensors`, lora);
-  return yield* saveCuredLora(bundle, stem);
+  return yield* saveCuredLora(bundle, stem, loraError);
 });

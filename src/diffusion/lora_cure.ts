@@ -21,8 +21,8 @@ import { type Layer, newLoraKeys } from "./lora_names.ts";
 import { tensors } from "./part.ts";
 import { readWeights } from "./weights.ts";
 
-/** Factors leave out less than this of a layer's change, by Frobenius norm, before they are rounded. */
-const TOLERANCE = 0.005;
+/** Factors leave out no more than this of a layer's change, by Frobenius norm, before they are rounded. */
+const ERROR = 0.005;
 
 /** What became of the LoRA. */
 export interface CuredLora {
@@ -51,15 +51,16 @@ interface Factors {
  * @param deep whether they have a convolution's four dimensions
  * @param alpha where the file says one, factors are used times alpha / rank
  */
-const factorsOf = (layer: Layer, change: Float32Array, { keys, dtype, deep, alpha }: {
+const factorsOf = (layer: Layer, change: Float32Array, { keys, dtype, deep, alpha, error }: {
   readonly keys: { readonly down: string; readonly up: string };
   readonly dtype: FileDType;
   readonly deep: boolean;
   readonly alpha: number | undefined;
+  readonly error: number;
 }): Factors | undefined => {
   const [out, ...inner] = layer.dims;
   const width = size(inner);
-  const { down, up } = factorise({ dims: [out, width], data: change }, TOLERANCE);
+  const { down, up } = factorise({ dims: [out, width], data: change }, error);
   const rank = down.dims[0];
   if (rank === 0) return undefined;
   const scale = alpha === undefined ? 1 : alpha / rank;
@@ -123,7 +124,7 @@ type Fate =
     & Partial<Omit<Factors, "down" | "up">>;
 
 /** Decides what becomes of each weight. `handle` is the LoRA's file, opened. */
-const fates = (handle: FileHandle, { lora, weight }: MergedLoras["uses"][number]) => {
+const fates = (handle: FileHandle, { lora, weight }: MergedLoras["uses"][number], error: number) => {
   const { header } = lora;
   const habit = habits(lora);
   // diffusers' metadata gives factors that hold for the old ranks; the new file does without it.
@@ -158,6 +159,7 @@ const fates = (handle: FileHandle, { lora, weight }: MergedLoras["uses"][number]
           dtype: pair === undefined ? habit.dtype : dtypeOf(header, pair.down),
           deep: (pair === undefined ? layer.dims : entryOf(header, pair.down).dims).length === 4,
           alpha: alpha?.value,
+          error,
         })
       );
       if (found === undefined) return { _tag: "nothing" };
@@ -178,10 +180,15 @@ const fates = (handle: FileHandle, { lora, weight }: MergedLoras["uses"][number]
 
 /**
  * The LoRA of a model that was opened with one LoRA and cured.
+ * @param error share of a layer's change that its factors may miss
  * @returns the file's bytes and what became of its layers; or the changed weights that no LoRA can hold; or that nothing is
  * left of it; undefined where the cure changed nothing.
  */
-export const curedLora = Effect.fn("curedLora")(function* (bundle: Bundle, use: MergedLoras["uses"][number]) {
+export const curedLora = Effect.fn("curedLora")(function* (
+  bundle: Bundle,
+  use: MergedLoras["uses"][number],
+  error: number = ERROR,
+) {
   const { lora } = use;
   const id = (part: string, key: string) => `${part} ${key}`;
   const layers = new Map((yield* loraLayers(bundle)).map((layer) => [id(layer.part, layer.key), layer]));
@@ -189,7 +196,7 @@ export const curedLora = Effect.fn("curedLora")(function* (bundle: Bundle, use: 
   const base = { parts: bundle.parts, changed: new Map() };
   const all = yield* withLora(lora, (handle) =>
     Effect.gen(function* () {
-      const { kept, remade } = fates(handle, use);
+      const { kept, remade } = fates(handle, use, error);
       const found: { readonly name: string; readonly fate: Fate }[] = [];
       for (const [part, values] of bundle.changed) {
         const old = yield* readWeights(base, part, [...values.keys()]);
@@ -233,10 +240,14 @@ export const curedLora = Effect.fn("curedLora")(function* (bundle: Bundle, use: 
 const percent = (x: number): string => `${(100 * x).toPrecision(2)} %`;
 
 /** Writes `STEM.lora.safetensors`, if the model was opened with one LoRA; gives what there is to say about it. */
-export const saveCuredLora = Effect.fn("saveCuredLora")(function* (bundle: Bundle, stem: string) {
+export const saveCuredLora = Effect.fn("saveCuredLora")(function* (
+  bundle: Bundle,
+  stem: string,
+  error: number = ERROR,
+) {
   const [use, ...others] = bundle.loras?.uses ?? [];
   if (use === undefined || others.length > 0) return [];
-  const found = yield* curedLora(bundle, use);
+  const found = yield* curedLora(bundle, use, error);
   const name = `${basename(stem)}.lora.safetensors`;
   if (found === undefined) return [`No ${name} was written: the cure changed no weight.`];
   if (found._tag === "gone") {
@@ -251,7 +262,7 @@ export const saveCuredLora = Effect.fn("saveCuredLora")(function* (bundle: Bundl
       `(${unfit.slice(0, 3).join(", ")}${unfit.length > 3 ? ", …" : ""}). The cured folder has them.`,
     ];
   }
-  const { cured: { changed, added, kept, ranks: [low, high], largest, error }, bytes } = found;
+  const { cured: { changed, added, kept, ranks: [low, high], largest, error: whole }, bytes } = found;
   const disk = yield* Disk;
   yield* writing(name, () => disk.writeFile(`${stem}.lora.safetensors`, bytes));
   return [
@@ -262,6 +273,6 @@ export const saveCuredLora = Effect.fn("saveCuredLora")(function* (bundle: Bundl
       added > 0 ? `, ${added} of them are added` : ""
     }, ` +
     `${kept} are as they were. It makes what changed over the base to within ${percent(largest)} in every layer ` +
-    `(${percent(error)} in all).`,
+    `(${percent(whole)} in all).`,
   ];
 });

@@ -82,7 +82,7 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
       });
     }
     if (options.renderReport !== undefined) {
-      const html = options.renderReport(run);
+      const html = options.renderReport({ ...run, manifest: { ...run.manifest, notes } });
       yield* attempt(dir, () => writeFile(join(temporary, "report.html"), html));
     }
     yield* attempt(dir, async () => {

@@ -16,6 +16,8 @@ export interface Stored {
 export interface SaveOptions {
   /** Of a model that was opened with a LoRA: the cured LoRA alone, without the folder of the whole model. */
   readonly loraOnly?: boolean;
+  /** Share of a layer's change that the cured LoRA's factors may miss (0.005 unless told). */
+  readonly loraError?: number;
 }
 
 /**

@@ -237,8 +237,10 @@ export const ModelPort = Port.make<Model>({
   description: "A Stable Diffusion folder with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir, { loraOnly = false } = {}) =>
-    loraOnly ? saveCuredLora(bundle, dir) : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
+  save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
+    loraOnly
+      ? saveCuredLora(bundle, dir, loraError)
+      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
 });
 
 export const TextPort = Port.make<TextPairs>({

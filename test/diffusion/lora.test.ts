@@ -280,6 +280,17 @@ describe("a model that came with a LoRA is handed back as that LoRA", () => {
     });
   }
 
+  it("ranks are lower where more may be missed, and what is missed is told", async () => {
+    const bundle = await cured("kohya", []);
+    const exact = await Effect.runPromise(curedLora(bundle, bundle.loras!.uses[0]));
+    const rough = await Effect.runPromise(curedLora(bundle, bundle.loras!.uses[0], 0.4));
+    assert.ok(exact?._tag === "lora" && rough?._tag === "lora");
+    // A LoRA of rank 2 or 3, and a cure of rank 2.
+    assert.ok(exact.cured.ranks[0] >= 3 && exact.cured.ranks[1] <= 5, String(exact.cured.ranks));
+    assert.ok(rough.cured.ranks[1] < exact.cured.ranks[1], String(rough.cured.ranks));
+    assert.ok(rough.cured.largest > 0.05 && rough.cured.largest <= 0.4, String(rough.cured.largest));
+  });
+
   it("layers that the cure left alone keep their bytes, and alpha stays", async () => {
     const bundle = await cured("kohya", [K]);
     const found = await Effect.runPromise(curedLora(bundle, bundle.loras!.uses[0]));
