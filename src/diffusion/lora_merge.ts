@@ -57,13 +57,15 @@ const merge = Effect.fnUntraced(function* (bundle: Bundle, lora: LoraFile, weigh
   for (const part of bundleParts) {
     const pairs = lora.pairs.filter(({ layer }) => layer.part === part);
     if (pairs.length === 0) continue;
-    const old = yield* readWeights(bundle, part, pairs.map(({ layer }) => `${layer.name}.weight`));
+    const read = yield* readWeights(bundle, part, pairs.map(({ layer }) => `${layer.name}.weight`));
+    // What an earlier LoRA made is taken as it was computed, not as the file's element type would round it.
+    const old = read.map((weight, i) => bundle.changed.get(part)?.get(pairs[i].layer.key) ?? weight);
     const values = yield* withLora(lora, (handle) =>
       Effect.forEach(pairs, (pair, i) =>
         Effect.gen(function* () {
-          const read = (key: string) => readLoraTensor(handle, lora.header, key);
-          const mid = pair.mid === undefined ? undefined : yield* read(pair.mid);
-          const delta = pairDelta(pair, yield* read(pair.down), yield* read(pair.up), mid);
+          const factor = (key: string) => readLoraTensor(handle, lora.header, key);
+          const mid = pair.mid === undefined ? undefined : yield* factor(pair.mid);
+          const delta = pairDelta(pair, yield* factor(pair.down), yield* factor(pair.up), mid);
           const value: Tensor = { dims: old[i].dims, data: old[i].data.map((w, at) => w + weight * delta[at]) };
           if (value.data.every(Number.isFinite)) return [pair.layer.key, value] as const;
           return yield* new BundleError({
