@@ -93,7 +93,10 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
     const { renderReport } = app;
     const written = args.out === undefined ? undefined : yield* writeOutputs(result, args.out, {
       ...(renderReport === undefined ? {} : { renderReport }),
-      save: { loraOnly: args.loraOnly ?? false },
+      save: {
+        loraOnly: args.loraOnly ?? false,
+        ...(args.loraError === undefined ? {} : { loraError: args.loraError }),
+      },
     });
 
     const { verdict } = result;
