@@ -10,8 +10,10 @@ import { loraLayers, openLora } from "../../src/diffusion/lora_file.ts";
 import { curedLora } from "../../src/diffusion/lora_cure.ts";
 import { pairDelta, withLoras } from "../../src/diffusion/lora_merge.ts";
 import { layerFinder, ldmName, madeFor, newLoraKeys, parseLoraKey } from "../../src/diffusion/lora_names.ts";
+import { networkKeys } from "../../src/diffusion/networks.ts";
 import { readWeights } from "../../src/diffusion/weights.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
+import { loraWeights } from "../../src/steps/unlearn_changes.ts";
 import { matmul } from "../../src/tensor/linalg.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { write } from "../../src/tensor/safetensors.ts";
@@ -372,6 +374,28 @@ describe("a model that came with a LoRA is handed back as that LoRA", () => {
     await Effect.runPromise(ModelPort.save!({ bundle }, alone, { loraOnly: true }));
     assert.equal(existsSync(alone), false);
     assert.deepEqual(readFileSync(`${alone}.lora.safetensors`), readFileSync(`${whole}.lora.safetensors`));
+  });
+});
+
+describe("what a cure of a model with a LoRA trains", () => {
+  const chosen = async (bundle: Bundle, part: "unet" | "text_encoder") => {
+    const trained = await Effect.runPromise(loraWeights(bundle, part));
+    return [...(await Effect.runPromise(networkKeys(bundle.parts[part]))).keys()].filter(trained ?? (() => false));
+  };
+  it("is the layers of the LoRA, or of a part that it leaves alone what a LoRA can hold", async () => {
+    const merged = await mergedWith(goldenLora("kohya-ldm"));
+    assert.deepEqual((await chosen(merged, "unet")).sort(), [...merged.changed.get("unet")!.keys()].sort());
+    const text = await chosen(merged, "text_encoder");
+    assert.equal(text.length, 2 * 6, "four projections and two of the MLP in each of two layers");
+    assert.ok(text.every((key) => /(_proj|fc[12])\.weight$/.test(key)), text.join());
+  });
+  it("is left to the setting without a LoRA, and with several", async () => {
+    const two = await Effect.runPromise(
+      withLoras(await opened, ["peft", "kohya"].map((name) => ({ file: goldenLora(name), weight: 1 }))),
+    );
+    for (const bundle of [await opened, two]) {
+      assert.equal(await Effect.runPromise(loraWeights(bundle, "unet")), undefined);
+    }
   });
 });
 
