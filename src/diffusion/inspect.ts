@@ -9,7 +9,7 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { BundleError } from "./errors.ts";
-import { type Folder, isInside, openFolder, subFolder } from "./files.ts";
+import { type Folder, openFolder, subFolder } from "./files.ts";
 import { compareParts, type Side } from "./inspect_compare.ts";
 import { isHashed, type Listed, listFolder, oddFiles, useOf } from "./inspect_files.ts";
 import { bySeverity, counted, finding } from "./inspect_finding.ts";

@@ -154,6 +154,9 @@ const expectedOf = (part: Found): ReadonlyMap<string, readonly number[]> | strin
   }
 };
 
+/** Tensors that are saved with a network though none of its layers has them: positions, and the scale of CLIP's training. */
+const HARMLESS = /(?:position_ids|logit_scale)$/;
+
 /** Whether a part's tensors are those that its config.json asks for. */
 export const oddKeys = (part: Found): Finding[] => {
   const expected = expectedOf(part);
@@ -178,7 +181,7 @@ export const oddKeys = (part: Found): Finding[] => {
       ? []
       : [`${part.name}: ${entry.key} [${entry.dims.join(", ")}], expected [${dims.join(", ")}]`];
   });
-  const extra = [...entries].filter(([name, { key }]) => !expected.has(name) && !key.endsWith("position_ids")).map((
+  const extra = [...entries].filter(([name, { key }]) => !expected.has(name) && !HARMLESS.test(key)).map((
     [, { key }],
   ) => key);
   const out: Finding[] = [];
