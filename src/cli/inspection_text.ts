@@ -92,7 +92,7 @@ const partText = (part: PartChange): string => {
     (b.relative ?? Infinity) - (a.relative ?? Infinity)
   );
   const blocks = part.blocks.filter((b) => b.moved > 0).slice(0, MOST_BLOCKS);
-  const lines = [`${part.name}: ${part.reading}`];
+  const lines = [`${part.name}: ${part.headline}`, `  ${part.reading}`];
   if (blocks.length > 0) {
     lines.push(table([
       ["block", "moved", "‖Δ‖/‖W‖"],

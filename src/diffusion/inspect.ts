@@ -201,7 +201,7 @@ const sum = (parts: readonly PartFacts[], of: (p: PartFacts) => number): number 
 
 const titleOf = (kind: string | undefined, found: readonly Found[], parts: readonly PartFacts[]): string => {
   const family = familyOf(found);
-  if (kind !== undefined) return family === undefined ? kind : `${family} (${kind})`;
+  if (kind !== undefined) return family === undefined ? kind : `${family}, as ${kind}`;
   const names = parts.map((p) => p.name);
   if (parts.length === 1) return `${parts[0].name}: ${parts[0].class}${family === undefined ? "" : `, ${family}`}`;
   return `${family ?? "tensors"}: ${names.join(", ")}`;
@@ -423,7 +423,7 @@ const compare = Effect.fnUntraced(
     const only = (x: Opened, y: Opened) => [...x.sides.keys()].filter((name) => !y.sides.has(name));
     const [onlyFirst, onlySecond] = [only(a, b), only(b, a)];
     return {
-      reading: parts.map((p) => `${p.name}: ${p.reading}`).join("\n"),
+      headline: parts.map((p) => `${p.name}: ${p.headline}`).join("\n"),
       parts,
       onlyFirst,
       onlySecond,

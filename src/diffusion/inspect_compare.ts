@@ -192,7 +192,8 @@ export const compareParts = Effect.fnUntraced(function* (
     onlySecond: only(second, first),
     reshaped,
     rows,
+    headline: "",
     reading: "",
   };
-  return { ...change, reading: readingOf(change) };
+  return { ...change, ...readingOf(change) };
 });

@@ -111,7 +111,7 @@ export const familyOf = (parts: readonly Found[]): string | undefined => {
     case 2048:
       return "Stable Diffusion XL";
     default:
-      return `Stable Diffusion's architecture in a size of its own (context width ${width})`;
+      return `Stable Diffusion in a size of its own (context width ${width})`;
   }
 };
 

@@ -192,14 +192,16 @@ export const PartChange = Schema.Struct({
     text: Schema.NullOr(Schema.String),
     relative: Schema.NullOr(Schema.Finite),
   })),
-  /** What the changes look like, in plain words. */
+  /** What the changes look like: in a few words, and in a few sentences. */
+  headline: Schema.String,
   reading: Schema.String,
 });
 export type PartChange = typeof PartChange.Type;
 
 /** What the second model has moved, as seen from the first. */
 export const Comparison = Schema.Struct({
-  reading: Schema.String,
+  /** A line for each part: its name and its headline. */
+  headline: Schema.String,
   parts: Schema.Array(PartChange),
   /** Parts that only one of the two holds. */
   onlyFirst: Schema.Array(Schema.String),

@@ -29,7 +29,7 @@ const shape = (dims: readonly number[]): string => dims.join("\u202f×\u202f");
 const hash = (sha256: string | null): Content =>
   sha256 === null
     ? markup`<span class="soft">not read</span>`
-    : markup`<code title="${sha256}">${sha256.slice(0, 16)}…</code>`;
+    : markup`<code class="nowrap" title="${sha256}">${sha256.slice(0, 16)}…</code>`;
 
 /** `12 %`, `×21`. */
 const relativeText = (x: number | null): string => x === null ? "from 0" : x >= 1 ? `×${plain(x)}` : percent(x);
@@ -49,7 +49,7 @@ const findingRow = (f: Finding): Html =>
 const findings = (d: Description): Html =>
   d.findings.length === 0
     ? markup`<p>Nothing odd was found in ${d.path}. That is no proof of anything: see what it draws (<code>sau scan</code>).</p>`
-    : markup`<table><caption>${d.path}</caption><thead hidden><tr><th scope="col">Kind</th><th scope="col">Finding</th></tr></thead><tbody>${
+    : markup`<table class="odd"><caption>${d.path}</caption><thead hidden><tr><th scope="col">Kind</th><th scope="col">Finding</th></tr></thead><tbody>${
       d.findings.map(findingRow)
     }</tbody></table>`;
 
@@ -101,7 +101,7 @@ const sizes = (part: PartFacts): Html => {
       t.rms === null ? "not read" : plain(t.rms * Math.sqrt(t.parameters))
     }`,
   }));
-  return markup`<h3>${part.name}</h3>${scale.legend}${layerTables(cells)}`;
+  return markup`<h3>${part.name}</h3>${scale.legend}${layerTables(cells, "No figures for")}`;
 };
 
 const layers = (d: Description): Html => markup`${d.parts.map(sizes)}`;
@@ -127,9 +127,16 @@ const files = (d: Description): Html =>
 const rankText = ({ rank }: TensorChange): string =>
   rank === null ? "" : rank.of99 === null ? `>${rank.sought}` : String(rank.of99);
 
+/** ‖Δ‖ / ‖W‖ of what moved: of matrices, since vectors near 0 move far with little effect, unless nothing else did. */
+const changesOf = (part: PartChange): number[] => {
+  const moved = part.tensors.filter((t) => t.state === "moved");
+  const matrices = moved.filter((t) => t.dims.length > 1);
+  return (matrices.length > 0 ? matrices : moved).map((t) => t.relative ?? 0);
+};
+
 /** Every weight by how far it moved; the number is the directions of its change. */
 const moves = (part: PartChange): Html => {
-  const top = largest(part.tensors.map((t) => t.relative ?? 0), 1e-6);
+  const top = largest(changesOf(part), 1e-6);
   const scale = logScale(top / SPAN, top, "‖Δ‖ / ‖W‖, logarithmic", relativeText);
   const cells = part.tensors.filter(isWeight).map((t): Cell => ({
     layer: t.layer,
@@ -148,7 +155,7 @@ const moves = (part: PartChange): Html => {
   }));
   return markup`${scale.legend}<p class="soft small">The number in a cell: in how many directions 99 % of the change lie (singular
 values of Δ), out of as many as the smaller side of the matrix. An empty cell is unchanged, ≈ no more than rounding.</p>${
-    layerTables(cells)
+    layerTables(cells, "Nothing moved in")
   }`;
 };
 
@@ -255,7 +262,7 @@ const head = (i: Inspection): Html => {
   const types = [...new Set(i.parts.flatMap((p) => Object.keys(p.dtypes)))].join(", ");
   return markup`<header>
 <p class="over"><strong>sau</strong><span>inspect ${i.path}${other !== null && ` ${other.path}`}</span></p>
-<h1>${c === null ? i.title : c.reading.split("\n").map((line) => markup`${line}<br>`)}</h1>
+<h1>${c === null ? i.title : c.headline.split("\n").map((line) => markup`${line}<br>`)}</h1>
 <ul class="heads">${
     c === null
       ? headFigure("Parameters", number(i.parameters), `in ${count(i.parts.length, "part")}`)
@@ -263,18 +270,17 @@ const head = (i: Inspection): Html => {
   }${
     c === null ? headFigure("Size", byteText(i.bytes), types) : headFigure(
       "Largest change",
-      relativeText(largest(c.parts.flatMap((p) => p.tensors.map((t) => t.relative ?? 0)), 0)),
+      relativeText(largest(c.parts.flatMap(changesOf), 0)),
       "‖Δ‖ / ‖W‖ of one tensor",
     )
   }${oddHead(other ?? i)}</ul>
 ${
-    factList([
-      ...i.facts,
-      ...(other === null ? [] : [{ name: "first", value: `${i.path}: ${i.title}` }, {
+    factList(
+      other === null ? i.facts : [{ name: "first", value: `${i.path}: ${i.title}` }, {
         name: "second",
         value: `${other.path}: ${other.title}`,
-      }]),
-    ])
+      }],
+    )
   }
 </header>`;
 };

@@ -33,57 +33,31 @@ const stage = (layer: string): number => {
   return at < 0 ? STAGES.length : at;
 };
 
-/** Order of what stands in a layer, as the signal passes through it. */
-const ROLES = [
-  "norm",
-  "group_norm",
-  "norm1",
-  "in_layers.0",
-  "in_layers.2",
-  "conv1",
-  "time_emb_proj",
-  "emb_layers.1",
-  "norm2",
-  "conv2",
-  "out_layers.0",
-  "out_layers.3",
-  "conv_shortcut",
-  "skip_connection",
-  "proj_in",
-  "layer_norm1",
-  "attn1.to_q",
-  "attn1.to_k",
-  "attn1.to_v",
-  "attn1.to_out",
-  "to_q",
-  "to_k",
-  "to_v",
-  "to_out",
-  "attn2.to_q",
-  "attn2.to_k",
-  "attn2.to_v",
-  "attn2.to_out",
-  "self_attn.q_proj",
-  "self_attn.k_proj",
-  "self_attn.v_proj",
-  "self_attn.out_proj",
-  "layer_norm2",
-  "norm3",
-  "ff.net.0.proj",
-  "ff.net.2",
-  "mlp.fc1",
-  "mlp.fc2",
-  "proj_out",
+/** Order of what stands in a layer, as the signal passes through it; a kind of layer for each list. */
+const ROLES: ReadonlyArray<readonly string[]> = [
+  ("norm group_norm proj_in norm1 attn1.to_q attn1.to_k attn1.to_v attn1.to_out norm2 attn2.to_q attn2.to_k attn2.to_v " +
+    "attn2.to_out norm3 ff.net.0.proj ff.net.2 proj_out to_q to_k to_v to_out").split(" "),
+  "norm1 conv1 time_emb_proj norm2 conv2 conv_shortcut".split(" "),
+  "in_layers.0 in_layers.2 emb_layers.1 out_layers.0 out_layers.3 skip_connection".split(" "),
+  "layer_norm1 self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj layer_norm2 mlp.fc1 mlp.fc2".split(
+    " ",
+  ),
 ];
-const byRole = (a: string, b: string): number => {
-  const [x, y] = [ROLES.indexOf(a), ROLES.indexOf(b)];
-  return x >= 0 && y >= 0 ? x - y : x >= 0 ? -1 : y >= 0 ? 1 : natural.compare(a, b);
+
+/** Roles in the order of the list that has most of them, others behind. */
+const inOrder = (roles: readonly string[]): string[] => {
+  const known = (list: readonly string[]) => roles.filter((role) => list.includes(role)).length;
+  const [list] = ROLES.toSorted((a, b) => known(b) - known(a));
+  const at = (role: string) => list.includes(role) ? list.indexOf(role) : list.length;
+  return roles.toSorted((a, b) => at(a) - at(b) || natural.compare(a, b));
 };
 const byLayer = (a: string, b: string): number => stage(a) - stage(b) || natural.compare(a, b);
 
 /** `resnets`, `attentions`, `layers`: layers of a family have the same roles, and share a table. */
-const familyOf = (layer: string): string =>
-  /\.\d+(?:\.\d+)?$/.test(layer) ? layer.split(".").filter((word) => !/^\d+$/.test(word)).at(-1) ?? "" : "";
+const familyOf = ({ layer, role }: Cell): string => {
+  if (/^(?:lora|alpha|dora|hada|lokr)/.test(role)) return "targets";
+  return /\.\d+(?:\.\d+)?$/.test(layer) ? layer.split(".").filter((word) => !/^\d+$/.test(word)).at(-1) ?? "" : "";
+};
 
 const cellOf = ({ at, text, title }: Cell): Html => {
   if (at === undefined) return markup`<td class="none" title="${title}">${text}</td>`;
@@ -92,29 +66,37 @@ const cellOf = ({ at, text, title }: Cell): Html => {
   return markup`<td style="background:rgb(${rgb.join(",")});color:${ink}" title="${title}">${text}</td>`;
 };
 
-/** Tables of cells, one for each kind of layer. */
-export const layerTables = (cells: readonly Cell[]): Html => {
-  const families = Map.groupBy(cells, ({ layer }) => familyOf(layer));
-  const tables = [...families].sort(([a], [b]) => (a === "" ? 1 : 0) - (b === "" ? 1 : 0) || natural.compare(a, b));
-  return markup`${
-    tables.map(([family, own]) => {
-      const roles = family === "" ? [""] : [...new Set(own.map((c) => c.role))].sort(byRole);
-      const rows = family === ""
-        ? own.map((c) => [c.layer === c.role ? c.layer : `${c.layer}.${c.role}`, [c]] as const)
-        : [...Map.groupBy(own, ({ layer }) => layer)];
-      return markup`<div class="wide"><table class="layers"><thead><tr><th scope="col">${
-        family === "" ? "other layers" : family
-      }</th>${roles.map((role) => markup`<th scope="col"><span>${role}</span></th>`)}</tr></thead><tbody>${
-        rows.toSorted(([a], [b]) => byLayer(a, b)).map(([layer, list]) =>
-          markup`<tr><th scope="row">${layer}</th>${
-            roles.map((role) => {
-              const cell = family === "" ? list[0] : list.find((c) => c.role === role);
-              return cell === undefined ? markup`<td></td>` : cellOf(cell);
-            })
-          }</tr>`
-        )
-      }</tbody></table></div>`;
-    })
+const tableOf = (family: string, own: readonly Cell[]): Html => {
+  const roles = family === "" ? [""] : inOrder([...new Set(own.map((c) => c.role))]);
+  const rows = family === ""
+    ? own.map((c) => [c.layer === c.role ? c.layer : `${c.layer}.${c.role}`, [c]] as const)
+    : [...Map.groupBy(own, ({ layer }) => layer)];
+  return markup`<div class="wide"><table class="layers"><thead><tr><th scope="col">${
+    family === "" ? "other layers" : family
+  }</th>${roles.map((role) => markup`<th scope="col"><span>${role}</span></th>`)}</tr></thead><tbody>${
+    rows.toSorted(([a], [b]) => byLayer(a, b)).map(([layer, list]) =>
+      markup`<tr><th scope="row">${layer}</th>${
+        roles.map((role) => {
+          const cell = family === "" ? list[0] : list.find((c) => c.role === role);
+          return cell === undefined ? markup`<td></td>` : cellOf(cell);
+        })
+      }</tr>`
+    )
+  }</tbody></table></div>`;
+};
+
+/**
+ * Tables of cells, one for each kind of layer; those in which every cell is empty are named alone.
+ * @param nothing begins the sentence that names them
+ */
+export const layerTables = (cells: readonly Cell[], nothing: string): Html => {
+  const families = [...Map.groupBy(cells, familyOf)].sort(([a], [b]) =>
+    (a === "" ? 1 : 0) - (b === "" ? 1 : 0) || natural.compare(a, b)
+  );
+  const isEmpty = (own: readonly Cell[]) => own.every((c) => c.at === undefined && c.text === "");
+  const empty = families.filter(([, own]) => isEmpty(own)).map(([family]) => family === "" ? "other layers" : family);
+  return markup`${families.filter(([, own]) => !isEmpty(own)).map(([family, own]) => tableOf(family, own))}${
+    empty.length > 0 && markup`<p class="soft small">${nothing}: ${empty.join(", ")}.</p>`
   }`;
 };
 

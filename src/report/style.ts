@@ -109,6 +109,8 @@ table.layers tbody th { font: 400 .75rem/1.5rem var(--mono); color: var(--soft);
 table.layers thead th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; font: 400 .72rem/1.7rem var(--mono); }
 table.layers thead th:not(:first-child) { width: 1.9rem; } table.layers td { width: 1.9rem; height: 1.5rem; text-align: center; vertical-align: middle; }
 table.layers td.none { background: var(--faint); color: var(--soft); }
+table.odd tbody th { width: 9rem; }
+.body dl.facts { margin: .4rem 0 1.6rem; } code.nowrap { white-space: nowrap; overflow-wrap: normal; }
 ul.where { margin: .5rem 0 0; padding-left: 1.1rem; font-size: .84rem; color: var(--soft); }
 
 table.bars td, table.bars th { border: 0; padding: .22rem .9rem .22rem 0; font-weight: 400; vertical-align: middle; }
