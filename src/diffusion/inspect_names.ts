@@ -25,9 +25,9 @@ const WRAPPERS =
 
 /** The innermost numbered module of a key, in the names of diffusers, transformers, and of checkpoints in one file. */
 const MODULES = [
+  /^((?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+)\.(?:transformer_blocks\.0\.)?((?!transformer_blocks\.).+)$/,
   /^(.*\battentions\.\d+)\.transformer_blocks\.0\.(.+)$/,
   /^(.*\b(?:transformer_blocks|resnets|attentions|downsamplers|upsamplers|layers|resblocks)\.\d+)\.(.+)$/,
-  /^((?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+)\.(?:transformer_blocks\.0\.)?(.+)$/,
   /^((?:encoder|decoder)\.(?:down|up)\.\d+\.(?:block|attn)\.\d+|(?:encoder|decoder)\.mid\.\w+?_\d+)\.(.+)$/,
 ];
 

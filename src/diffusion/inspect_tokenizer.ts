@@ -3,8 +3,7 @@
  * that others do not, is a backdoor without a changed weight.
  */
 import { Effect, Predicate, Schema } from "effect";
-import type { BundleError } from "./errors.ts";
-import { visible } from "./errors.ts";
+import { BundleError, visible } from "./errors.ts";
 import { byteLetters, WORD_END } from "./bpe.ts";
 import { fileIn, type Folder, readJson, readText } from "./files.ts";
 import { counted, finding } from "./inspect_finding.ts";
@@ -300,7 +299,12 @@ export const lookAtTokenizer = Effect.fnUntraced(function* (
       );
     }
   }
-  const tokenizer = yield* loadTokenizer(folder, positions ?? 77).pipe(Effect.catch(unreadable));
+  const tokenizer = yield* loadTokenizer(folder, positions ?? 77).pipe(
+    Effect.catch(unreadable),
+    Effect.catchDefect((defect) =>
+      unreadable(new BundleError({ file: folder.path, problem: `holds a tokenizer that cannot be built: ${defect}` }))
+    ),
+  );
   if (tokenizer !== undefined) findings.push(...oddReading(tokenizer, where));
   let tokens = tokenizer?.vocabSize ?? 0;
   for (const id of [...raw.vocab.values(), ...raw.added.values()]) tokens = Math.max(tokens, id + 1);
