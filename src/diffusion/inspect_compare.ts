@@ -1,7 +1,7 @@
 /** Two checkpoints tensor by tensor: how far each moved, and in how many directions. */
 import { Effect } from "effect";
 import { addDifference, type Difference, FRACTION_BITS, noDifference, roundingVariance } from "../tensor/difference.ts";
-import { rankFor, spectrum } from "../tensor/spectrum.ts";
+import { MOST_SKETCHED, rankFor, spectrum } from "../tensor/spectrum.ts";
 import type { BundleError } from "./errors.ts";
 import { commonName, placeOf } from "./inspect_names.ts";
 import { readingOf } from "./inspect_reading.ts";
@@ -19,6 +19,9 @@ const LARGEST = 1 << 26;
 const ROUNDING = 3;
 /** An embedding of which fewer rows than this moved has them named. */
 const NAMED_ROWS = 64;
+
+/** Parts of ‖Δ‖² that its directions are counted for. */
+const SHARES = [0.99, 0.9999];
 
 /** A part, and the files that its tensors lie in. */
 export interface Side {
@@ -86,14 +89,15 @@ const same = (t: TensorFacts): TensorChange => ({
 const rankOf = ({ dims }: TensorFacts, delta: Float32Array, noise: number): TensorChange["rank"] => {
   const rows = dims[0], columns = delta.length / rows;
   if (Math.min(rows, columns) < 2) return null;
-  const found = spectrum(delta, rows, columns);
+  const found = spectrum(delta, rows, columns, SHARES, noise);
   if (found.total === 0) return null;
+  const [of99, of9999] = SHARES.map((share) => rankFor(found, share, noise) ?? null);
   return {
-    of99: rankFor(found, 0.99, noise) ?? null,
-    of9999: rankFor(found, 0.9999, noise) ?? null,
+    of99,
+    of9999,
     full: found.full,
-    sought: found.energies.length,
-    leading: Math.sqrt(found.energies[0] / found.total),
+    sought: found.exact ? found.full : MOST_SKETCHED,
+    leading: found.energies.length === 0 ? null : Math.sqrt(found.energies[0] / found.total),
   };
 };
 

@@ -155,10 +155,10 @@ export const TensorChange = Schema.Struct({
     of9999: Schema.NullOr(Count),
     /** The smaller side of the matrix: the largest rank there could be. */
     full: Count,
-    /** Singular values that were computed. */
+    /** The largest rank that was looked for. */
     sought: Count,
-    /** ‖Δ‖₂ / ‖Δ‖: 1 for a change of rank 1. */
-    leading: Schema.Finite,
+    /** ‖Δ‖₂ / ‖Δ‖: 1 for a change of rank 1; null where more than `sought` directions are needed by far. */
+    leading: Schema.NullOr(Schema.Finite),
   })),
 });
 export type TensorChange = typeof TensorChange.Type;

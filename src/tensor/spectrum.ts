@@ -1,14 +1,15 @@
 /**
- * Squared singular values of a matrix: all of them where it is small, else the largest ones by a randomised sketch with
- * one power iteration (Halko, Martinsson, Tropp: SIAM Review 53, 2011, algorithms 4.4 and 5.1), made larger until enough
- * is found or enough is known to be out of reach. Memory beside the matrix: the sketch and one stretch of rows.
+ * Squared singular values of a matrix: all of them where it is small, else the largest ones by a randomised sketch (Halko,
+ * Martinsson, Tropp: SIAM Review 53, 2011, algorithms 4.1, 4.4 and 5.1): a quick one that tells matrices of many directions
+ * apart, then with a power iteration, made larger until enough is found or known to be out of reach. Memory beside the
+ * matrix: the sketch and one stretch of rows.
  */
 import { eigenvalues } from "./eigen.ts";
 import { gram, matmul, transpose } from "./linalg.ts";
 import { normal } from "./random.ts";
 
 export interface Spectrum {
-  /** Squared singular values in descending order, as many as were found. */
+  /** Squared singular values in descending order, as many as were found; none where too many would be needed. */
   readonly energies: Float64Array;
   /** ‖A‖²: the sum of all of them, found or not. */
   readonly total: number;
@@ -22,6 +23,13 @@ export interface Spectrum {
 const EXACT = 192;
 /** Singular values that the sketches are after, one after the other. */
 const SKETCHES: readonly number[] = [8, 24, 64];
+/** The largest rank that a sketch can find. */
+export const MOST_SKETCHED = 64;
+/**
+ * The quick sketch gives up where it finds that at least this many singular values are needed for the first share. It
+ * finds less than there is, so that its bound is too high, hence the factor over the most that could be found.
+ */
+const OUT_OF_REACH = 2 * MOST_SKETCHED;
 /** Columns beyond those that are wanted: they make the wanted ones accurate. */
 const OVERSAMPLING = 8;
 /** Numbers in one stretch of rows (8 MB). */
@@ -98,40 +106,62 @@ const timesTransposed = (a: Float32Array, m: number, n: number, x: Float64Array,
   return out;
 };
 
-const sketched = (a: Float32Array, m: number, n: number, k: number): Float64Array => {
+const sketched = (a: Float32Array, m: number, n: number, k: number, powered: boolean): Float64Array => {
   const probe = Float64Array.from(normal(0, [n, k]).data);
   const first = orthonormal(times(a, m, n, probe, k), m, k);
-  const back = orthonormal(timesTransposed(a, m, n, first.q, first.k), n, first.k);
-  const { q, k: kept } = orthonormal(times(a, m, n, back.q, back.k), m, back.k);
+  const back = powered ? orthonormal(timesTransposed(a, m, n, first.q, first.k), n, first.k) : undefined;
+  const { q, k: kept } = back === undefined ? first : orthonormal(times(a, m, n, back.q, back.k), m, back.k);
   const small = timesTransposed(a, m, n, q, kept); // (QᵀA)ᵀ
   return eigenvalues(gram(small, small, n, kept, kept), kept).reverse();
 };
 
 const sumOf = (values: Float64Array): number => values.reduce((sum, x) => sum + x, 0);
 
+const positive = (values: Float64Array): Float64Array => values.map((x) => Math.max(0, x));
+
+/**
+ * How many singular values are needed at the least for the first share that those found do not hold, 0 when they hold
+ * all: those not found are at most as large as the last one found.
+ */
+const needed = (energies: Float64Array, total: number, shares: readonly number[]): number => {
+  const found = sumOf(energies), goal = shares.find((share) => found < share * total);
+  return goal === undefined ? 0 : energies.length + (goal * total - found) / energies[energies.length - 1];
+};
+
 /**
  * @param a [m, n], finite
- * @param share what part of ‖A‖² the singular values that are looked for hold together (below 1)
+ * @param shares what parts of ‖A‖² the singular values that are looked for hold together, ascending, below 1
+ * @param noise part of ‖A‖² that is known to be rounding and needs not be held
  * @throws RangeError when the sizes do not fit or a value is not finite
  */
-export const spectrum = (a: Float32Array, m: number, n: number, share = 0.9999): Spectrum => {
+export const spectrum = (
+  a: Float32Array,
+  m: number,
+  n: number,
+  shares: readonly number[] = [0.99, 0.9999],
+  noise = 0,
+): Spectrum => {
   if (a.length !== m * n) throw new RangeError(`spectrum: ${a.length} numbers are no matrix [${m}, ${n}]`);
   let total = 0;
   for (let i = 0; i < a.length; i++) total += a[i] * a[i];
   if (!Number.isFinite(total)) throw new RangeError("spectrum: the matrix holds NaN or infinite numbers");
   const full = Math.min(m, n);
-  const positive = (values: Float64Array) => values.map((x) => Math.max(0, x));
-  if (total === 0) return { energies: new Float64Array(0), total, full, exact: true };
+  const none = new Float64Array(0);
+  if (total === 0) return { energies: none, total, full, exact: true };
   if (full <= EXACT) {
     return { energies: positive(eigenvalues(smallerGram(a, m, n), full).reverse()), total, full, exact: true };
   }
-  let energies = new Float64Array(0);
+  const real = Math.max(0, total - noise);
+  const look = (wanted: number, powered: boolean) =>
+    positive(sketched(a, m, n, wanted + OVERSAMPLING, powered)).slice(0, wanted);
+  if (needed(look(SKETCHES[0], false), real, shares.slice(0, 1)) > OUT_OF_REACH) {
+    return { energies: none, total, full, exact: false };
+  }
+  let energies = none;
   for (const wanted of SKETCHES) {
-    energies = positive(sketched(a, m, n, wanted + OVERSAMPLING)).slice(0, wanted);
-    const found = sumOf(energies), last = energies[energies.length - 1];
-    // Those not found are at most as large as the last one found: that many more are needed at the least.
-    const missing = (share * total - found) / last;
-    if (!(missing > 0) || wanted + missing > SKETCHES[SKETCHES.length - 1]) break;
+    energies = look(wanted, true);
+    const least = needed(energies, real, shares);
+    if (least === 0 || least > MOST_SKETCHED) break;
   }
   return { energies, total, full, exact: false };
 };
