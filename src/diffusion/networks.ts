@@ -90,9 +90,9 @@ export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
 export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
-    const weights = yield* partWeights(source, part);
-    const { model } = toOnnx(graph, (_, key) => weights.locate(key));
-    return yield* runtime.session({ name, model, external: weights.external });
+    const { locate, ...weights } = yield* partWeights(source, part, { files: runtime.readsFiles });
+    const { model } = toOnnx(graph, (_, key) => locate(key));
+    return yield* runtime.session({ name, model, ...weights });
   },
 );
 

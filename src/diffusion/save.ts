@@ -1,6 +1,7 @@
 /** A changed model as a folder of its own: complete or not there at all, and never in place of the model it came from. */
 import { Effect, Exit } from "effect";
 import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
@@ -9,7 +10,7 @@ import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
 import { isWeights } from "./part.ts";
-import { weightsBytes } from "./weights.ts";
+import { changedBytes, withPart } from "./weights.ts";
 
 /** Stands in every folder that is written here; such a folder may be written again. */
 export const MARKER = "sau.json";
@@ -23,7 +24,7 @@ export interface Saved {
   readonly leftOut: readonly string[];
 }
 
-/** One file of the new folder: copied, or (a part with changes) written from memory. */
+/** One file of the new folder: copied, and written over where a part has changes. */
 interface Item {
   readonly to: string;
   readonly from: string;
@@ -138,6 +139,13 @@ const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force
   return true;
 });
 
+const hashFile = (path: string): Effect.Effect<string, BundleError> =>
+  system(path, "cannot be read", async () => {
+    const hash = createHash("sha256");
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(piece);
+    return hash.digest("hex");
+  });
+
 /** Writes every item into `folder`; gives the hashes of the parts. */
 const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
   const disk = yield* Disk;
@@ -149,9 +157,11 @@ const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly 
       yield* writing(path, () => disk.copyFile(from, path));
       if (part !== undefined) sha256.set(part, bundle.parts[part].sha256);
     } else {
-      const bytes = yield* weightsBytes(bundle, part);
-      yield* writing(path, () => disk.writeFile(path, bytes));
-      sha256.set(part, createHash("sha256").update(bytes).digest("hex"));
+      // Copied and written over in place: a file of gigabytes is never in memory.
+      const patches = yield* changedBytes(bundle, part);
+      yield* withPart(bundle.parts[part], () => writing(path, () => disk.copyFile(from, path)));
+      yield* writing(path, () => disk.patchFile(path, patches));
+      sha256.set(part, yield* hashFile(path));
     }
   }
   const marker = {
