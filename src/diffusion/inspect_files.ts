@@ -11,6 +11,8 @@ import { isWeights } from "./part.ts";
 /** Deeper than any checkpoint, and more files than any has: a folder that goes on beyond is no checkpoint. */
 const DEEPEST = 8;
 const MOST_FILES = 20_000;
+/** Links between folders could multiply them without end. */
+const MOST_FOLDERS = 2000;
 
 export interface Listed {
   /** Path in the folder, with `/`. */
@@ -27,9 +29,9 @@ export const listFolder = Effect.fnUntraced(function* (
   folder: Folder,
 ): Effect.fn.Return<{ readonly files: readonly Listed[]; readonly complete: boolean }, BundleError> {
   const files: Listed[] = [];
-  let complete = true;
+  let complete = true, folders = 0;
   const walk = async (path: string, depth: number): Promise<void> => {
-    if (depth > DEEPEST) {
+    if (depth > DEEPEST || ++folders > MOST_FOLDERS) {
       complete = false;
       return;
     }

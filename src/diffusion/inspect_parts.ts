@@ -1,7 +1,7 @@
 /** Which parts a checkpoint has, and from which files each is read: by folders, or in a lone file by the keys. */
 import { Effect, Schema } from "effect";
 import { basename, dirname, join } from "node:path";
-import type { BundleError } from "./errors.ts";
+import { BundleError } from "./errors.ts";
 import { type Folder, readJson, subFolder } from "./files.ts";
 import type { Listed } from "./inspect_files.ts";
 import { counted, finding } from "./inspect_finding.ts";
@@ -26,9 +26,21 @@ export interface Found {
 
 const Config = Schema.Record(Schema.String, Schema.Unknown);
 
+/** Configs are flat; what is nested beyond this would exhaust the stack of whoever walks through it. */
+const DEEPEST = 64;
+
+/** Whether a JSON value is nested deeper than `levels`. */
+export const isDeep = (value: unknown, levels = DEEPEST): boolean =>
+  typeof value === "object" && value !== null &&
+  (levels === 0 || Object.values(value).some((inner) => isDeep(inner, levels - 1)));
+
 /** A JSON file in a part's folder; a finding where it cannot be read. */
 export const jsonIn = Effect.fnUntraced(function* (folder: Folder, name: string, path: string, findings: Finding[]) {
   return yield* readJson(folder, name, Config).pipe(
+    Effect.filterOrFail(
+      (json) => !isDeep(json),
+      () => new BundleError({ file: path, problem: `is nested deeper than ${DEEPEST} levels` }),
+    ),
     Effect.catch((error) => {
       findings.push(finding("config-unreadable", "warn", [path], {
         what: error.message,

@@ -284,7 +284,9 @@ export const lookAtTokenizer = Effect.fnUntraced(function* (
     }));
     return Effect.succeed(undefined);
   };
-  const raw = yield* readRawTokenizer(folder).pipe(Effect.catch(unreadable));
+  const unbuilt = (defect: unknown) =>
+    unreadable(new BundleError({ file: folder.path, problem: `holds a tokenizer that cannot be built: ${defect}` }));
+  const raw = yield* readRawTokenizer(folder).pipe(Effect.catch(unreadable), Effect.catchDefect(unbuilt));
   if (raw === undefined) return { raw, facts: null, findings };
   findings.push(...oddRaw(raw, where));
   if (stock !== undefined) {
@@ -301,9 +303,7 @@ export const lookAtTokenizer = Effect.fnUntraced(function* (
   }
   const tokenizer = yield* loadTokenizer(folder, positions ?? 77).pipe(
     Effect.catch(unreadable),
-    Effect.catchDefect((defect) =>
-      unreadable(new BundleError({ file: folder.path, problem: `holds a tokenizer that cannot be built: ${defect}` }))
-    ),
+    Effect.catchDefect(unbuilt),
   );
   if (tokenizer !== undefined) findings.push(...oddReading(tokenizer, where));
   let tokens = tokenizer?.vocabSize ?? 0;

@@ -290,6 +290,27 @@ const wrongs: ReadonlyArray<{
   },
   { code: "config-unreadable", names: /unet\/config\.json/, make: (f) => put(join(f, "unet/config.json"), "{") },
   {
+    code: "config-unreadable",
+    names: /vae\/config\.json/,
+    make: (f) => put(join(f, "vae/config.json"), `{"a":${"[".repeat(100_000)}${"]".repeat(100_000)}}`),
+  },
+  {
+    code: "tokenizer-unreadable",
+    names: /tokenizer/,
+    make: (f) => {
+      const file = join(f, "tokenizer/tokenizer.json"), deep = "[".repeat(100_000) + "]".repeat(100_000);
+      put(file, readFileSync(file, "utf8").replace(/"normalizer": *\{/, `"normalizer": {"a":${deep},`));
+    },
+  },
+  {
+    code: "too-many-files",
+    names: /^$/,
+    make: (f) => {
+      mkdirSync(join(f, "maze"));
+      for (let i = 0; i < 8; i++) symlinkSync(join(f, "maze"), join(f, "maze", `${i}`));
+    },
+  },
+  {
     code: "config-not-built",
     severity: "info",
     names: /unet\/config\.json/,
