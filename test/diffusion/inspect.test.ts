@@ -164,7 +164,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
       const [m, n] = t.dims;
       const up = normal(seedOf(1, key), [m, rank]).data, down = normal(seedOf(2, key), [rank, n]).data;
       const added = matmul(up, down, m, rank, n);
-      return { ...t, data: t.data.map((x, i) => x + 0.004 * added[i]) };
+      return { ...t, data: t.data.map((x, i) => x + 0.0005 * added[i]) };
     }, "F16");
     const unet = partOf(await run(join(base, "unet"), merged), "unet");
     assert.match(unet.headline, /32 matrices moved, each by a change of low rank: a merged LoRA looks like this/);

@@ -69,8 +69,8 @@ for attack in ["eviledit", "badt2i-pixel"]:
 golden = {
     "exact": [{"m": m, "n": n, "energies": energies(pattern(m, n))} for m, n in [(7, 5), (5, 40), (64, 190)]],
     "decaying": [
-        {"m": m, "n": n, "count": c, "base": b, "energies": energies(decaying(m, n, c, b))[:24]}
-        for m, n, c, b in [(210, 330, 6, 1.5), (400, 200, 30, 1.3), (256, 256, 20, 2)]
+        {"m": m, "n": n, "count": c, "base": b, "energies": energies(decaying(m, n, c, b))[:64]}
+        for m, n, c, b in [(210, 330, 6, 1.5), (400, 200, 30, 1.3), (256, 256, 20, 2), (300, 260, 90, 1.06)]
     ],
     "figures": figures,
     "changes": changes,

@@ -67,7 +67,7 @@ describe("spectrum", () => {
       assert.ok(Math.abs(found.total / energies.reduce((a, b) => a + b, 0) - 1) < 1e-3);
       for (let i = 0; i < Math.min(6, found.energies.length); i++) {
         assert.ok(
-          Math.abs(found.energies[i] / energies[i] - 1) < 1e-3,
+          Math.abs(found.energies[i] / energies[i] - 1) < 1e-5,
           `${m}×${n} ${i}: ${found.energies[i]} ${energies[i]}`,
         );
       }
