@@ -43,6 +43,8 @@ export interface InspectProgress {
 
 export interface InspectOptions {
   readonly onProgress?: (progress: InspectProgress) => Effect.Effect<void>;
+  /** The tokenizer that the model should have, such as CLIP's own: differences from it are a finding. */
+  readonly stock?: RawTokenizer;
 }
 
 /** Values of metadata longer than this are cut. */
@@ -256,7 +258,7 @@ const describeFolder = Effect.fnUntraced(function* (path: string, options: Inspe
   const positions = found.find((p) => p.name === "text_encoder")?.config?.max_position_embeddings;
   const looked = folder === undefined
     ? { raw: undefined, facts: null, findings: [] }
-    : yield* lookAtTokenizer(folder, name, typeof positions === "number" ? positions : undefined);
+    : yield* lookAtTokenizer(folder, name, typeof positions === "number" ? positions : undefined, options.stock);
   if (isModel) findings.push(...missingParts(index, found, listed));
   const dataHashes = new Map([...scanned].map(([file, { dataSha256 }]) => [file, dataSha256]));
   findings.push(

@@ -6,7 +6,9 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statS
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect, Schema } from "effect";
+import { openFolder } from "../../src/diffusion/files.ts";
 import { inspect } from "../../src/diffusion/inspect.ts";
+import { readRawTokenizer } from "../../src/diffusion/inspect_tokenizer.ts";
 import { Inspection, type PartChange } from "../../src/diffusion/inspection.ts";
 import { matmul } from "../../src/tensor/linalg.ts";
 import { normal, seedOf } from "../../src/tensor/random.ts";
@@ -419,6 +421,23 @@ describe("inspect, one thing wrong", limit, () => {
     const real = createHash("sha256").update(bytes.subarray(start)).digest("hex");
     rewrite(file, (t) => t, "F32", { sshs_model_hash: real });
     assert.ok(!codes(await run(folder)).includes("hash-mismatch"));
+  });
+
+  it("a tokenizer is held against the one that the model should have, and against another model's", async () => {
+    const folder = join(temp, "tokenizers");
+    cpSync(sound, folder, { recursive: true });
+    vocab(folder, (v) => [v.a, v.b] = [v.b, v.a]);
+    const at = await Effect.runPromise(openFolder(join(sound, "tokenizer"), "tokenizer"));
+    const stock = await Effect.runPromise(readRawTokenizer(at));
+    assert.ok(stock !== undefined);
+    const apart = await Effect.runPromise(inspect(folder, undefined, { stock }));
+    const of = apart.findings.find((f) => f.code === "not-stock");
+    assert.equal(of?.severity, "warn");
+    assert.match(of?.where.join() ?? "", /tokens with another id: "a" = \d+, "b" = \d+ → "a" = \d+, "b" = \d+/);
+    assert.ok(!codes(await Effect.runPromise(inspect(sound, undefined, { stock }))).includes("not-stock"));
+    const two = await run(sound, folder);
+    assert.deepEqual(two.comparison?.settings.map((s) => s.where), ["tokenizer: tokens with another id"]);
+    assert.equal(partOf(two, "unet").headline, "the same weights");
   });
 
   it("pickles and code are never opened", async () => {
