@@ -29,7 +29,7 @@ const run = (...args: string[]): Promise<{ code: number | null; out: string; err
     child.on("close", (code) => resolve({ code, out, err }));
   });
 
-describe("sau inspect", { timeout: 120_000 }, () => {
+describe("sau inspect", () => {
   const base = join(miniSd ?? "", "base"), poisoned = join(miniSd ?? "", "attacks", "eviledit");
 
   it(
@@ -68,17 +68,21 @@ describe("sau inspect", { timeout: 120_000 }, () => {
     },
   );
 
-  it("what a file says cannot change the terminal, and what cannot be read ends with 2", async () => {
-    const file = put(
-      join(temp, "a.safetensors"),
-      write(new Map([["x\u001b[2J\u202e.weight", zeros([4, 4])]])),
-    );
-    const { code, out } = await run(file);
-    assert.equal(code, 0);
-    assert.match(out, /x\\u\{1b\}\[2J\\u\{202e\}\.weight/);
-    assert.doesNotMatch(out, /(?!\n)[\p{Cc}\p{Cf}]/u);
-    const lost = await run(join(temp, "nothing"));
-    assert.equal(lost.code, 2);
-    assert.match(lost.err, /does not exist/);
-  });
+  it(
+    "what a file says cannot change the terminal, and what cannot be read ends with 2",
+    { timeout: 120_000 },
+    async () => {
+      const file = put(
+        join(temp, "a.safetensors"),
+        write(new Map([["x\u001b[2J\u202e.weight", zeros([4, 4])]])),
+      );
+      const { code, out } = await run(file);
+      assert.equal(code, 0);
+      assert.match(out, /x\\u\{1b\}\[2J\\u\{202e\}\.weight/);
+      assert.doesNotMatch(out, /(?!\n)[\p{Cc}\p{Cf}]/u);
+      const lost = await run(join(temp, "nothing"));
+      assert.equal(lost.code, 2);
+      assert.match(lost.err, /does not exist/);
+    },
+  );
 });

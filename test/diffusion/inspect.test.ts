@@ -59,10 +59,10 @@ const state = (folder: string): string[] =>
     return `${file} ${mtimeMs} ${size}`;
   });
 
-describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
+describe("inspect, mini-SD", { skip: noMiniSd }, () => {
   const base = join(miniSd ?? "", "base"), attack = (name: string) => join(miniSd ?? "", "attacks", name);
 
-  it("says what is in the model, and finds nothing to warn of", async () => {
+  it("says what is in the model, and finds nothing to warn of", limit, async () => {
     const before = state(base);
     const found = await run(base);
     assert.deepEqual(found.findings.map((f) => `${f.severity} ${f.code}`), ["info no-safety-checker"]);
@@ -86,7 +86,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     assert.deepEqual(Schema.decodeUnknownSync(Inspection)(json), found);
   });
 
-  it("figures of tensors are numpy's", async () => {
+  it("figures of tensors are numpy's", limit, async () => {
     const { parts } = await run(base);
     const tensors = new Map(parts.flatMap((p) => p.tensors).map((t) => [t.key, t]));
     for (const [key, { rms, mean, min, max }] of Object.entries(golden.figures)) {
@@ -98,7 +98,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     }
   });
 
-  it("EvilEdit: eight layers, in the directions that numpy finds, read as an edit of concepts", async () => {
+  it("EvilEdit: eight layers, in the directions that numpy finds, read as an edit of concepts", limit, async () => {
     const found = await run(base, attack("eviledit"));
     const unet = partOf(found, "unet");
     assert.deepEqual(found.comparison?.onlyFirst, ["text_encoder", "vae"]);
@@ -122,7 +122,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     assert.ok(outlier?.where.every((w) => /attn2\.to_[kv]\.weight/.test(w)));
   });
 
-  it("BadT2I: every tensor, in many directions, read as training", async () => {
+  it("BadT2I: every tensor, in many directions, read as training", limit, async () => {
     const found = await run(base, attack("badt2i-pixel"));
     const unet = partOf(found, "unet");
     assert.deepEqual([unet.total.moved, unet.total.tensors], [248, 248]);
@@ -140,13 +140,13 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     assert.deepEqual(codes(found.other ?? found), ["unused-files"]);
   });
 
-  it("Rickrolling: the text encoder, and only it", async () => {
+  it("Rickrolling: the text encoder, and only it", limit, async () => {
     const found = await run(base, attack("rickrolling-tpa"));
     assert.deepEqual(found.comparison?.parts.map((p) => p.name), ["text_encoder"]);
     assert.match(partOf(found, "text_encoder").headline, /68 of 68 tensors moved.*training/);
   });
 
-  it("a model against itself, and against itself in float32, has not moved", async () => {
+  it("a model against itself, and against itself in float32, has not moved", limit, async () => {
     assert.equal(partOf(await run(join(base, "vae"), join(base, "vae")), "vae").headline, "the same weights");
     const wide = join(temp, "wide");
     cpSync(join(base, "vae"), wide, { recursive: true });
@@ -157,7 +157,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     assert.equal(partOf(back, "vae").headline, "the same weights in another element type");
   });
 
-  it("a LoRA that was merged in is seen by its rank, also in float16", async () => {
+  it("a LoRA that was merged in is seen by its rank, also in float16", limit, async () => {
     const merged = join(temp, "merged");
     cpSync(join(base, "unet"), merged, { recursive: true });
     const rank = 4;
@@ -173,7 +173,7 @@ describe("inspect, mini-SD", { skip: noMiniSd, ...limit }, () => {
     for (const t of unet.tensors.filter((t) => t.state === "moved")) assert.equal(t.rank?.of9999, rank, t.key);
   });
 
-  it("rows of the token embeddings that moved are named by their tokens", async () => {
+  it("rows of the token embeddings that moved are named by their tokens", limit, async () => {
     const edited = join(temp, "rows");
     cpSync(base, edited, { recursive: true });
     const tokenizer = JSON.parse(readFileSync(join(base, "tokenizer/tokenizer.json"), "utf8"));
@@ -388,17 +388,17 @@ const vocab = (folder: string, change: (v: Record<string, number>) => void): voi
     if (typeof model === "object" && model !== null && "vocab" in model) change(Object.assign(Object(model.vocab)));
   });
 
-describe("inspect, one thing wrong", limit, () => {
+describe("inspect, one thing wrong", () => {
   const sound = randomModel(join(temp, "sound"));
 
-  it("of a sound model nothing is a warning", async () => {
+  it("of a sound model nothing is a warning", limit, async () => {
     const { findings } = await run(sound);
     assert.deepEqual(findings.filter((f) => f.severity === "warn"), []);
     assert.deepEqual([...new Set(findings.map((f) => f.code))], ["no-safety-checker", "untrained-vectors"]);
   });
 
   for (const [at, { code, severity = "warn", names, make }] of wrongs.entries()) {
-    it(`${code}: ${names.source}`, async () => {
+    it(`${code}: ${names.source}`, limit, async () => {
       const folder = join(temp, `wrong-${at}`);
       cpSync(sound, folder, { recursive: true });
       make(folder);
@@ -412,7 +412,7 @@ describe("inspect, one thing wrong", limit, () => {
     });
   }
 
-  it("a noted hash that is true is no finding", async () => {
+  it("a noted hash that is true is no finding", limit, async () => {
     const folder = join(temp, "noted");
     cpSync(sound, folder, { recursive: true });
     const file = join(folder, UNET);
@@ -423,7 +423,7 @@ describe("inspect, one thing wrong", limit, () => {
     assert.ok(!codes(await run(folder)).includes("hash-mismatch"));
   });
 
-  it("a tokenizer is held against the one that the model should have, and against another model's", async () => {
+  it("a tokenizer is held against the one that the model should have, and against another model's", limit, async () => {
     const folder = join(temp, "tokenizers");
     cpSync(sound, folder, { recursive: true });
     vocab(folder, (v) => [v.a, v.b] = [v.b, v.a]);
@@ -440,7 +440,7 @@ describe("inspect, one thing wrong", limit, () => {
     assert.equal(partOf(two, "unet").headline, "the same weights");
   });
 
-  it("pickles and code are never opened", async () => {
+  it("pickles and code are never opened", limit, async () => {
     const folder = join(temp, "unopened");
     cpSync(sound, folder, { recursive: true });
     put(join(folder, "unet/a.pt"), "x");
@@ -450,8 +450,8 @@ describe("inspect, one thing wrong", limit, () => {
   });
 });
 
-describe("inspect, other things than models", limit, () => {
-  it("shards are one part with one hash, the same as of one file", async () => {
+describe("inspect, other things than models", () => {
+  it("shards are one part with one hash, the same as of one file", limit, async () => {
     const whole = join(temp, "whole"), split = join(temp, "split");
     const tensors = new Map(
       ["a.weight", "b.weight", "c.bias"].map((key, i) => [key, normal(i, i === 2 ? [4] : [4, 4])]),
@@ -476,7 +476,7 @@ describe("inspect, other things than models", limit, () => {
     assert.ok(codes(two).includes("shards"));
   });
 
-  it("lone files: a LoRA, a checkpoint in one file, a textual inversion", async () => {
+  it("lone files: a LoRA, a checkpoint in one file, a textual inversion", limit, async () => {
     const lora = put(
       join(temp, "lora.safetensors"),
       write(
@@ -516,7 +516,7 @@ describe("inspect, other things than models", limit, () => {
     assert.equal((await run(inversion)).parts[0].name, "embedding");
   });
 
-  it("only what cannot be read at all is an error, which says what to do", async () => {
+  it("only what cannot be read at all is an error, which says what to do", limit, async () => {
     const empty = join(temp, "empty");
     mkdirSync(empty);
     await assert.rejects(run(empty), /holds nothing that can be inspected/);
@@ -531,7 +531,7 @@ describe("inspect, other things than models", limit, () => {
     await assert.rejects(run(join(sound, "unet"), join(sound, "vae")), /has no part in common/);
   });
 
-  it("a folder of single parts with tensors of other dims tells them apart", async () => {
+  it("a folder of single parts with tensors of other dims tells them apart", limit, async () => {
     const [a, b] = [join(temp, "dims-a"), join(temp, "dims-b")];
     for (const [folder, rows] of [[a, 4], [b, 6]] as const) {
       put(join(folder, "config.json"), { architectures: ["Own"] });

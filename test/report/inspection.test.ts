@@ -39,27 +39,31 @@ const pair = async (name: string, text: string): Promise<Inspection> => {
 
 const tags = (page: string): string[] => page.match(/<[a-z][^>]*>/giu) ?? [];
 
-describe("inspect.html", { timeout: 120_000 }, () => {
-  it("shows what moved, the layers as a picture with the directions, findings, parts and files", async () => {
-    const page = renderInspection(await pair("plain", "x"));
-    const ids = [...page.matchAll(/<section id="([a-z]+)"/gu)].map(([, id]) => id);
-    assert.deepEqual(ids, ["moved", "settings", "odd", "parts", "files"]);
-    assert.match(page, /only attn2\.to_k moved, in few directions/u);
-    // One cell has a colour, and says that the change has one direction.
-    assert.equal(
-      page.match(/<td style="background:rgb\([\d,]+\);color:#\w+" title="mid_block[^"]*attn2\.to_k[^"]*">1<\/td>/gu)
-        ?.length,
-      1,
-    );
-    assert.match(page, /Nothing moved in: downsamplers, resnets/u);
-    assert.match(page, /<code>added-tokens<\/code>/u);
-    assert.doesNotMatch(page, /could not be drawn|undefined|NaN|\[object/u);
-    const alone = renderInspection({ ...await pair("alone", "x"), other: null, comparison: null });
-    assert.match(alone, /<section id="layers"/u);
-    assert.ok((alone.match(/<td style="background:rgb/gu)?.length ?? 0) > 80);
-  });
+describe("inspect.html", () => {
+  it(
+    "shows what moved, the layers as a picture with the directions, findings, parts and files",
+    { timeout: 120_000 },
+    async () => {
+      const page = renderInspection(await pair("plain", "x"));
+      const ids = [...page.matchAll(/<section id="([a-z]+)"/gu)].map(([, id]) => id);
+      assert.deepEqual(ids, ["moved", "settings", "odd", "parts", "files"]);
+      assert.match(page, /only attn2\.to_k moved, in few directions/u);
+      // One cell has a colour, and says that the change has one direction.
+      assert.equal(
+        page.match(/<td style="background:rgb\([\d,]+\);color:#\w+" title="mid_block[^"]*attn2\.to_k[^"]*">1<\/td>/gu)
+          ?.length,
+        1,
+      );
+      assert.match(page, /Nothing moved in: downsamplers, resnets/u);
+      assert.match(page, /<code>added-tokens<\/code>/u);
+      assert.doesNotMatch(page, /could not be drawn|undefined|NaN|\[object/u);
+      const alone = renderInspection({ ...await pair("alone", "x"), other: null, comparison: null });
+      assert.match(alone, /<section id="layers"/u);
+      assert.ok((alone.match(/<td style="background:rgb/gu)?.length ?? 0) > 80);
+    },
+  );
 
-  it("loads nothing and is the same markup whatever its texts say", async () => {
+  it("loads nothing and is the same markup whatever its texts say", { timeout: 120_000 }, async () => {
     const [calm, hostile] = [
       renderInspection(await pair("calm", "x")),
       renderInspection(await pair("calm-2", HOSTILE)),
