@@ -60,6 +60,8 @@ export { inspect, type InspectOptions } from "./src/diffusion/inspect.ts";
 export { Inspection } from "./src/diffusion/inspection.ts";
 export { renderInspection } from "./src/report/inspection.ts";
 export { openSampler, type SampleOptions } from "./src/diffusion/sampler.ts";
+export { type PictureNoise, pictureNoise } from "./src/diffusion/picture_noise.ts";
+export { type SchedulerName, schedulerNames } from "./src/diffusion/schedules/choose.ts";
 export { openEvaluator } from "./src/diffusion/evaluator.ts";
 export { openDecoder } from "./src/diffusion/pictures.ts";
 export { openTextEncoder } from "./src/diffusion/text.ts";

@@ -1,6 +1,6 @@
 /** New weights over a model, and how far each of them moved. */
 import { Effect } from "effect";
-import { type Bundle, type BundlePart, readWeights, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, type BundlePart, partOf, readWeights, withChanges } from "../diffusion/bundle.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -12,7 +12,7 @@ import type { TextPairs } from "./ports.ts";
  * are kept under the names of the part's file.
  */
 export const openChanges = Effect.fnUntraced(function* (bundle: Bundle, part: BundlePart) {
-  const stored = yield* networkKeys(bundle.parts[part]);
+  const stored = yield* networkKeys(yield* partOf(bundle, part));
   return (weights: Weights): Bundle =>
     withChanges(bundle, part, new Map([...weights].map(([key, value]) => [stored.get(key) ?? key, value])));
 });
