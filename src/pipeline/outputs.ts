@@ -94,7 +94,7 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
     });
   });
 
-  return yield* writeFolder(dir, fill);
+  return { ...yield* writeFolder(dir, fill), notes };
 });
 
 /**
@@ -104,7 +104,7 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
 export const writeFolder = Effect.fnUntraced(function* <E>(
   out: string,
   fill: (temporary: string) => Effect.Effect<void, E>,
-): Effect.fn.Return<Written, E | OutputError> {
+): Effect.fn.Return<Omit<Written, "notes">, E | OutputError> {
   const dir = resolve(out);
   return yield* Effect.acquireUseRelease(
     attempt(dir, async () => {
@@ -118,7 +118,7 @@ export const writeFolder = Effect.fnUntraced(function* <E>(
         yield* fill(temporary);
         const files = yield* attempt(dir, () => listFiles(temporary));
         yield* Effect.uninterruptible(attempt(dir, () => put(temporary, dir)));
-        return { dir, files, notes };
+        return { dir, files };
       }),
     (temporary) => Effect.promise(() => rm(temporary, { recursive: true, force: true }).catch(() => {})),
   );
