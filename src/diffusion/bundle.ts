@@ -15,7 +15,7 @@ import { loadTokenizer } from "./tokenizer_files.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export type { PartName } from "./part.ts";
-export { partBytes, type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
+export { type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
 
 /** Parts of a Stable Diffusion folder. */
 export type BundlePart = "unet" | "text_encoder" | "vae";
@@ -217,9 +217,11 @@ export const openBundle = Effect.fn("openBundle")(function* (
     }
     hashes.set(`${name}/weights`, parts[name].sha256);
   }
-  const notes = [...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`).concat(
-    schedulerNotes(scheduler),
-  );
+  const notes = [
+    ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
+    ...bundleParts.flatMap((name) => parts[name].notes),
+    ...schedulerNotes(scheduler),
+  ];
   return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes };
 });
 

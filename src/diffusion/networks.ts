@@ -91,8 +91,8 @@ export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
     const weights = yield* partWeights(source, part);
-    const { model } = toOnnx(graph, (_, key) => weights.locate(key));
-    return yield* runtime.session({ name, model, external: weights.external });
+    const { model, paths } = toOnnx(graph, (_, key) => weights.locate(key));
+    return yield* runtime.session({ name, model, external: weights.external.filter(({ path }) => paths.has(path)) });
   },
 );
 

@@ -8,8 +8,9 @@ import { type Bundle, type BundlePart, bundleParts } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
-import { isWeights } from "./part.ts";
-import { weightsBytes } from "./weights.ts";
+import { hashOf, isWeights } from "./part.ts";
+import { changedBytes, checkChanges } from "./weights.ts";
+import type { WeightsFile } from "./weights_file.ts";
 
 /** Stands in every folder that is written here; such a folder may be written again. */
 export const MARKER = "sau.json";
@@ -17,17 +18,17 @@ export const MARKER = "sau.json";
 /** What was written. */
 export interface Saved {
   readonly folder: string;
-  /** SHA-256 of each part's weights file. */
+  /** SHA-256 of each part's weights file; of several, of their hashes. */
   readonly sha256: ReadonlyMap<BundlePart, string>;
   /** Files of the input that were not copied: other forms of the weights, which would still hold the backdoor. */
   readonly leftOut: readonly string[];
 }
 
-/** One file of the new folder: copied, or (a part with changes) written from memory. */
+/** One file of the new folder: copied, or (weights with changes) written from memory. */
 interface Item {
   readonly to: string;
   readonly from: string;
-  readonly part?: BundlePart;
+  readonly weights?: { readonly part: BundlePart; readonly file: WeightsFile };
 }
 
 const MAX_FILES = 2000;
@@ -62,7 +63,9 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
-      if (from === part.file) items.push({ from, to, part: name });
+      const weights = part.files.find(({ path }) => path === from);
+      if (weights !== undefined) items.push({ from, to, weights: { part: name, file: weights } });
+      else if (from === part.file) items.push({ from, to });
       else if (isWeights(file)) leftOut.push(to);
       else items.push({ from, to });
     }
@@ -141,19 +144,24 @@ const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force
 /** Writes every item into `folder`; gives the hashes of the parts. */
 const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
   const disk = yield* Disk;
-  const sha256 = new Map<BundlePart, string>();
-  for (const { from, to, part } of items) {
+  const written = new Map<BundlePart, { readonly path: string; readonly sha256: string }[]>();
+  for (const { from, to, weights } of items) {
     const path = join(folder, to);
     yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
-    if (part === undefined || (bundle.changed.get(part)?.size ?? 0) === 0) {
+    const changed = weights === undefined ? [] : [...bundle.changed.get(weights.part)?.keys() ?? []];
+    let sha256 = weights?.file.sha256 ?? "";
+    if (weights === undefined || !changed.some((key) => weights.file.header.entries.has(key))) {
       yield* writing(path, () => disk.copyFile(from, path));
-      if (part !== undefined) sha256.set(part, bundle.parts[part].sha256);
     } else {
-      const bytes = yield* weightsBytes(bundle, part);
+      const bytes = yield* changedBytes(bundle, bundle.parts[weights.part], weights.file);
       yield* writing(path, () => disk.writeFile(path, bytes));
-      sha256.set(part, createHash("sha256").update(bytes).digest("hex"));
+      sha256 = createHash("sha256").update(bytes).digest("hex");
+    }
+    if (weights !== undefined) {
+      written.set(weights.part, [...written.get(weights.part) ?? [], { path, sha256 }]);
     }
   }
+  const sha256 = new Map([...written].map(([part, files]) => [part, hashOf(files)] as const));
   const marker = {
     made_by: "sau",
     input: Object.fromEntries(bundle.hashes),
@@ -192,6 +200,7 @@ export const saveBundle = Effect.fn("saveBundle")(function* (
 ): Effect.fn.Return<Saved, BundleError> {
   const target = resolve(out);
   const replace = yield* checkOut(bundle, target, options.force ?? false);
+  for (const name of bundleParts) yield* checkChanges(bundle, bundle.parts[name]);
   const { items, leftOut } = yield* contents(bundle);
   const parent = dirname(target);
   const disk = yield* Disk;

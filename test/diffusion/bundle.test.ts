@@ -125,9 +125,14 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       /no safetensors weights, only diffusion_pytorch_model.bin[^]*can run code[^]*safe_serialization/,
     ],
     [
-      "sharded weights",
+      "an index that is no index",
       (f) => renameSync(unetFile(f), join(f, "unet", "diffusion_pytorch_model.safetensors.index.json")),
-      /sharded\), which is not supported yet/,
+      /index.json is not JSON/,
+    ],
+    [
+      "an ONNX export",
+      (f) => renameSync(unetFile(f), join(f, "unet", "model.onnx")),
+      /holds an ONNX export \(model.onnx\)[^]*the diffusers folder that it was exported from/,
     ],
     [
       "weights under another name",
