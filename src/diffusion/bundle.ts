@@ -1,16 +1,19 @@
 /**
- * A model: a diffusers folder of Stable Diffusion, some of its parts perhaps taken from elsewhere, some tensors perhaps
- * changed. Weights stay on disk until they are asked for; nothing here writes (save.ts does, into a new folder).
+ * A model: a diffusers folder of Stable Diffusion or a checkpoint in one file, some of its parts perhaps taken from
+ * elsewhere, some tensors perhaps changed. Weights stay on disk until they are asked for; nothing here writes (save.ts does, into a new folder).
  */
 import { Effect, Schema } from "effect";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
+import { type Checkpoint, openCheckpoint } from "./single_file/open.ts";
+import type { Prediction } from "./single_file/prediction.ts";
+import { stockTokenizer } from "./stock_tokenizer.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -23,7 +26,7 @@ export type BundlePart = "unet" | "text_encoder" | "vae";
 export type Changes = ReadonlyMap<BundlePart, ReadonlyMap<string, Tensor>>;
 
 export interface Bundle {
-  /** The diffusers folder. */
+  /** The diffusers folder. Of a checkpoint in one file, its path is the file's. */
   readonly root: Folder;
   readonly parts: Readonly<Record<BundlePart, Part>>;
   readonly tokenizer: Tokenizer;
@@ -35,6 +38,26 @@ export interface Bundle {
   readonly hashes: ReadonlyMap<string, string>;
   /** What the reader of a report should know about how this folder is understood. */
   readonly notes: readonly string[];
+  /** How it was opened: the same again gives the same bundle, as long as no file changes. */
+  readonly opened: OpenedWith;
+  /** Where one file holds the model, that file: a cure is handed back as such a file. */
+  readonly checkpoint?: Checkpoint;
+}
+
+/** What a model was opened with besides its own path. */
+export interface OpenedWith {
+  /** Folders of the parts that were taken from elsewhere. */
+  readonly replace: Partial<Readonly<Record<BundlePart, string>>>;
+  readonly tokenizer?: string;
+  readonly prediction?: Prediction;
+}
+
+export interface OpenOptions {
+  readonly replace?: Replacement;
+  /** A tokenizer's folder in place of the model's own. */
+  readonly tokenizer?: string | undefined;
+  /** What the U-Net of a checkpoint in one file answers with; guessed unless told. Folders say so themselves. */
+  readonly prediction?: Prediction | undefined;
 }
 
 /** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
@@ -106,7 +129,7 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
       problem: "is missing",
       expected: "a diffusers folder: model_index.json beside unet, text_encoder, vae, tokenizer and scheduler",
       hint: part === undefined
-        ? "A checkpoint in one file becomes such a folder by diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+        ? "Is the model one .safetensors file? Give the path of that file."
         : `This folder holds one part, a ${part}: give the whole model, and this folder as the part that replaces its own.`,
     });
   }
@@ -182,14 +205,77 @@ const needed = Effect.fnUntraced(function* (root: Folder, name: string) {
     }));
 });
 
+/** A tokenizer, and the hashes of its files. */
+const openTokenizer = Effect.fnUntraced(function* (folder: Folder, positions: number) {
+  const tokenizer = yield* loadTokenizer(folder, positions);
+  return { tokenizer, hashes: yield* hashFiles("tokenizer/", folder, tokenizerFiles) };
+});
+
+/** Positions of a text encoder. */
+const positionsOf = ({ config: { max_position_embeddings: positions } }: Part): number =>
+  typeof positions === "number" ? positions : 77;
+
+/** What a model was opened with, for the next time. */
+const openedWith = (replaced: ReadonlyMap<BundlePart, Folder>, { tokenizer, prediction }: OpenOptions): OpenedWith => ({
+  replace: Object.fromEntries([...replaced].map(([name, folder]) => [name, folder.path])),
+  ...(tokenizer === undefined ? {} : { tokenizer }),
+  ...(prediction === undefined ? {} : { prediction }),
+});
+
+/** Opens a checkpoint in one .safetensors file. */
+const openFile = Effect.fnUntraced(function* (
+  path: string,
+  options: OpenOptions,
+): Effect.fn.Return<Bundle, BundleError> {
+  const checkpoint = yield* openCheckpoint(path, options.prediction);
+  const { folder: root, scheduler, padding } = checkpoint;
+  const replaced = yield* replacements(options.replace ?? {});
+  const open = Effect.fnUntraced(function* (name: BundlePart) {
+    const folder = replaced.get(name);
+    return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
+  });
+  const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
+  const positions = positionsOf(parts.text_encoder);
+  const { tokenizer, hashes: words } = options.tokenizer === undefined
+    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
+    : yield* openTokenizer(yield* openFolder(options.tokenizer, "tokenizer folder"), positions);
+  yield* checkFit(parts, tokenizer);
+  const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...words.map(([k, v]) => [k, v] as const)]);
+  for (const [name, folder] of replaced) {
+    for (const [file, hash] of yield* hashFiles(`${name}/`, folder, ["config.json"])) hashes.set(file, hash);
+    hashes.set(`${name}/weights`, parts[name].sha256);
+  }
+  const notes = [
+    ...checkpoint.notes,
+    options.tokenizer === undefined
+      ? "the file holds no tokenizer; CLIP's own is used"
+      : `the tokenizer is taken from ${options.tokenizer}`,
+    ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
+    ...bundleParts.flatMap((name) => parts[name].notes),
+    ...schedulerNotes(scheduler),
+  ];
+  const index = { _class_name: "StableDiffusionPipeline" };
+  const opened = openedWith(replaced, options);
+  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened, checkpoint };
+});
+
+/** A file that a model could be, as an absolute path; undefined for a folder, or for nothing. */
+const modelFile = Effect.fnUntraced(function* (path: string) {
+  const full = resolve(path);
+  const info = yield* Effect.promise(() => stat(full).catch(() => undefined));
+  return info?.isFile() && /\.safetensors$/i.test(full) ? full : undefined;
+});
+
 /**
  * Opens a model for reading. Every weight is looked at once (see openPart).
- * @param path a diffusers folder
+ * @param path a diffusers folder, or a checkpoint in one .safetensors file
  */
 export const openBundle = Effect.fn("openBundle")(function* (
   path: string,
-  options: { readonly replace?: Replacement } = {},
+  options: OpenOptions = {},
 ): Effect.fn.Return<Bundle, BundleError> {
+  const file = yield* modelFile(path);
+  if (file !== undefined) return yield* openFile(file, options);
   const root = yield* openFolder(path, "model folder");
   const index = yield* readIndex(root);
   const replaced = yield* replacements(options.replace ?? {});
@@ -197,9 +283,12 @@ export const openBundle = Effect.fn("openBundle")(function* (
     return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
   });
   const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
-  const tokenizerFolder = yield* needed(root, "tokenizer");
-  const positions = parts.text_encoder.config.max_position_embeddings;
-  const tokenizer = yield* loadTokenizer(tokenizerFolder, typeof positions === "number" ? positions : 77);
+  const { tokenizer, hashes: words } = yield* openTokenizer(
+    yield* (options.tokenizer === undefined
+      ? needed(root, "tokenizer")
+      : openFolder(options.tokenizer, "tokenizer folder")),
+    positionsOf(parts.text_encoder),
+  );
   const schedulerFolder = yield* needed(root, "scheduler");
   const scheduler = yield* readJson(schedulerFolder, "scheduler_config.json", SchedulerConfig);
   if (scheduler === undefined) {
@@ -209,7 +298,7 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const hashes = new Map([
     ...yield* hashFiles("", root, ["model_index.json"]),
     ...yield* hashFiles("scheduler/", schedulerFolder, ["scheduler_config.json"]),
-    ...yield* hashFiles("tokenizer/", tokenizerFolder, tokenizerFiles),
+    ...words,
   ]);
   for (const name of bundleParts) {
     for (const [file, hash] of yield* hashFiles(`${name}/`, parts[name].folder, ["config.json"])) {
@@ -220,9 +309,11 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const notes = [
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
     ...bundleParts.flatMap((name) => parts[name].notes),
+    ...(options.tokenizer === undefined ? [] : [`the tokenizer is taken from ${options.tokenizer}`]),
     ...schedulerNotes(scheduler),
   ];
-  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes };
+  const opened = openedWith(replaced, options);
+  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened };
 });
 
 const tokenizerFiles = [

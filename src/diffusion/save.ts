@@ -9,6 +9,7 @@ import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
 import { hashOf, isWeights } from "./part.ts";
+import { saveCheckpoint } from "./single_file/save.ts";
 import { changedBytes, checkChanges } from "./weights.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
@@ -17,6 +18,7 @@ export const MARKER = "sau.json";
 
 /** What was written. */
 export interface Saved {
+  /** The folder; of a checkpoint in one file, that file. */
   readonly folder: string;
   /** SHA-256 of each part's weights file; of several, of their hashes. */
   readonly sha256: ReadonlyMap<BundlePart, string>;
@@ -189,15 +191,21 @@ const moveIn = (made: string, out: string, replace: boolean): Effect.Effect<void
   });
 
 /**
- * Writes the model with its changes as a complete diffusers folder. It is made beside `out` under another name and
- * renamed at the end; when anything fails, or the program is interrupted, nothing is left of it.
- * @param out a new or empty folder, or one made here before; with `force` any folder that does not hold the input
+ * Writes the model with its changes in the form in which it came: a complete diffusers folder, or one file. It is made
+ * beside `out` under another name and renamed at the end; when anything fails, or the program is interrupted, nothing is
+ * left of it.
+ * @param out a new or empty folder, or one made here before; with `force` any folder that does not hold the input. Of a
+ * checkpoint in one file a new file, with `force` any but the input; `.safetensors` is added where it is missing
  */
 export const saveBundle = Effect.fn("saveBundle")(function* (
   bundle: Bundle,
   out: string,
   options: { readonly force?: boolean } = {},
 ): Effect.fn.Return<Saved, BundleError> {
+  if (bundle.checkpoint !== undefined) {
+    const { file, sha256 } = yield* saveCheckpoint(bundle, bundle.checkpoint, out, options.force ?? false);
+    return { folder: file, sha256: new Map(bundleParts.map((name) => [name, sha256])), leftOut: [] };
+  }
   const target = resolve(out);
   const replace = yield* checkOut(bundle, target, options.force ?? false);
   for (const name of bundleParts) yield* checkChanges(bundle, bundle.parts[name]);

@@ -1,6 +1,6 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, openBundle, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
 import { saveBundle } from "../diffusion/save.ts";
@@ -191,7 +191,7 @@ export interface ScanResult {
 const modelStored = ({ bundle, blend }: Model): Stored => ({
   json: {
     root: bundle.root.path,
-    parts: Object.fromEntries(Object.entries(bundle.parts).map(([name, part]) => [name, part.folder.path])),
+    opened: bundle.opened,
     hashes: [...bundle.hashes],
   },
   tensors: {
@@ -205,8 +205,8 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
 const PARTS = ["unet", "text_encoder", "vae"] as const;
 
 const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
-  const { root, parts, hashes } = json as { root: string; parts: Record<string, string>; hashes: [string, string][] };
-  let bundle = yield* openBundle(root, { replace: parts });
+  const { root, opened, hashes } = json as { root: string; opened: OpenedWith; hashes: [string, string][] };
+  let bundle = yield* openBundle(root, opened);
   // The folders may have changed since: a cached cure belongs to the very weights it was made for.
   const same = hashes.every(([file, hash]) => bundle.hashes.get(file) === hash);
   if (!same) return yield* Effect.fail(new Error(`${root} has changed since this result was made`));
