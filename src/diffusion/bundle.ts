@@ -50,6 +50,7 @@ export interface OpenedWith {
   readonly replace: Partial<Readonly<Record<BundlePart, string>>>;
   readonly tokenizer?: string;
   readonly prediction?: Prediction;
+  readonly config?: string;
 }
 
 export interface OpenOptions {
@@ -58,6 +59,11 @@ export interface OpenOptions {
   readonly tokenizer?: string | undefined;
   /** What the U-Net of a checkpoint in one file answers with; guessed unless told. Folders say so themselves. */
   readonly prediction?: Prediction | undefined;
+  /**
+   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not. Its weights
+   * are not read. Inferred unless given.
+   */
+  readonly config?: string | undefined;
 }
 
 /** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
@@ -216,10 +222,14 @@ const positionsOf = ({ config: { max_position_embeddings: positions } }: Part): 
   typeof positions === "number" ? positions : 77;
 
 /** What a model was opened with, for the next time. */
-const openedWith = (replaced: ReadonlyMap<BundlePart, Folder>, { tokenizer, prediction }: OpenOptions): OpenedWith => ({
+const openedWith = (
+  replaced: ReadonlyMap<BundlePart, Folder>,
+  { tokenizer, prediction, config }: OpenOptions,
+): OpenedWith => ({
   replace: Object.fromEntries([...replaced].map(([name, folder]) => [name, folder.path])),
   ...(tokenizer === undefined ? {} : { tokenizer }),
   ...(prediction === undefined ? {} : { prediction }),
+  ...(config === undefined ? {} : { config }),
 });
 
 /** Opens a checkpoint in one .safetensors file. */
@@ -227,7 +237,8 @@ const openFile = Effect.fnUntraced(function* (
   path: string,
   options: OpenOptions,
 ): Effect.fn.Return<Bundle, BundleError> {
-  const checkpoint = yield* openCheckpoint(path, options.prediction);
+  const config = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
+  const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
   const { folder: root, scheduler, padding } = checkpoint;
   const replaced = yield* replacements(options.replace ?? {});
   const open = Effect.fnUntraced(function* (name: BundlePart) {
@@ -236,20 +247,27 @@ const openFile = Effect.fnUntraced(function* (
   });
   const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
   const positions = positionsOf(parts.text_encoder);
-  const { tokenizer, hashes: words } = options.tokenizer === undefined
+  const words = options.tokenizer === undefined
+    ? config && (yield* subFolder(config, "tokenizer"))
+    : yield* openFolder(options.tokenizer, "tokenizer folder");
+  const { tokenizer, hashes: own } = words === undefined
     ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
-    : yield* openTokenizer(yield* openFolder(options.tokenizer, "tokenizer folder"), positions);
+    : yield* openTokenizer(words, positions);
   yield* checkFit(parts, tokenizer);
-  const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...words.map(([k, v]) => [k, v] as const)]);
+  const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...own.map(([k, v]) => [k, v] as const)]);
+  if (config !== undefined) {
+    const names = ["scheduler/scheduler_config.json", ...bundleParts.map((name) => `${name}/config.json`)];
+    for (const [file, hash] of yield* hashFiles("config/", config, names)) hashes.set(file, hash);
+  }
   for (const [name, folder] of replaced) {
     for (const [file, hash] of yield* hashFiles(`${name}/`, folder, ["config.json"])) hashes.set(file, hash);
     hashes.set(`${name}/weights`, parts[name].sha256);
   }
   const notes = [
     ...checkpoint.notes,
-    options.tokenizer === undefined
+    words === undefined
       ? "the file holds no tokenizer; CLIP's own is used"
-      : `the tokenizer is taken from ${options.tokenizer}`,
+      : `the tokenizer is taken from ${words.path}`,
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
     ...bundleParts.flatMap((name) => parts[name].notes),
     ...schedulerNotes(scheduler),

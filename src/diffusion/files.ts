@@ -63,7 +63,7 @@ export const openFolder = Effect.fnUntraced(function* (path: string, what: strin
       problem: `is a file; a ${what} is a folder`,
       hint: /\.(ckpt|pt|pth|bin)$/i.test(path)
         ? "Pickled checkpoints can run code when they are opened, so they are not read. Convert it where that does no harm, to one " +
-          ".safetensors file: safetensors.torch.save_file(torch.load(FILE, weights_only=True)[\"state_dict\"], NEW_FILE)"
+          '.safetensors file: safetensors.torch.save_file(torch.load(FILE, weights_only=True)["state_dict"], NEW_FILE)'
         : "Give the folder that the file lies in.",
     });
   }

@@ -221,7 +221,7 @@ const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
 
 export const ModelPort = Port.make<Model>({
   kind: "model",
-  description: "A Stable Diffusion folder with the changes that a cure made.",
+  description: "A Stable Diffusion folder, or checkpoint in one file, with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
   save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),

@@ -1,7 +1,7 @@
 /** Checkpoints in one file: what diffusers' own conversion makes of the names, and the same model in both forms. */
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
@@ -20,9 +20,10 @@ import { openTextEncoder } from "../../src/diffusion/text.ts";
 import { parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import { parseClipTextConfig } from "../../src/models/clip_text.ts";
 import { parseUnetConfig } from "../../src/models/unet_2d_condition.ts";
+import { ModelPort } from "../../src/steps/ports.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { type Entry, type Header, parseHeader } from "../../src/tensor/safetensors.ts";
-import { slice0, type Tensor, tensor } from "../../src/tensor/tensor.ts";
+import { slice0, type Tensor, tensor, type TensorData } from "../../src/tensor/tensor.ts";
 import { put, tempFolder } from "../support/bundles.ts";
 import { tensorsOf } from "../support/forms.ts";
 import { readJson } from "../support/golden.ts";
@@ -98,8 +99,11 @@ describe("single file: names and shapes of the published models", { timeout: 120
           if (typeof to === "string") continue;
           const three = views.filter((view) => view.key === key);
           assert.deepEqual(three.map(({ name }) => bare(name)), to);
-          assert.deepEqual(three.map(({ entry }) => entry.end), [...three.slice(1).map(({ entry }) => entry.begin), header
-            .entries.get(key)?.end]);
+          assert.deepEqual(three.map(({ entry }) => entry.end), [
+            ...three.slice(1).map(({ entry }) => entry.begin),
+            header
+              .entries.get(key)?.end,
+          ]);
         }
         const scanned = { path: header.file, size: 0, modified: 0, sha256: "", nonFinite: new Map(), header };
         const opened = partOfFile(part, { path: header.file, allowed: [] }, scanned, one);
@@ -125,6 +129,13 @@ describe("single file: names and shapes of the published models", { timeout: 120
       assert.match(layout?.parts("epsilon").text_encoder.prefix ?? "", /^conditioner/);
     }
   });
+  it("OpenCLIP without its last layer, as programs write it from a folder, has 23 all the same", () => {
+    const { entries, ...rest } = publishedHeader("sd-2.1");
+    const layers = (kept: [string, Entry][]) =>
+      layoutOf({ ...rest, entries: new Map(kept) })?.parts("epsilon").text_encoder.config.num_hidden_layers;
+    assert.equal(layers([...entries]), 23);
+    assert.equal(layers([...entries].filter(([key]) => !key.includes("resblocks.23."))), 23);
+  });
   it("a projection, which OpenCLIP multiplies from the other side, is turned over", () => {
     const entry: Entry = { dtype: "F16", dims: [2, 3], begin: 8, end: 20 };
     const header: Header = { file: "x", metadata: {}, bytes: 8, entries: new Map([["model.text_projection", entry]]) };
@@ -140,20 +151,22 @@ const fresh = (): string => mkdtempSync(join(temp, "t-"));
 const open = (path: string, options: OpenOptions = {}) => Effect.runPromise(openBundle(path, options));
 const failure = (path: string, options: OpenOptions = {}) => Effect.runPromise(Effect.flip(openBundle(path, options)));
 
-/** Embeddings, latents after two steps and a picture of them. */
-const draw = (bundle: Bundle) =>
+/** Embeddings and, where asked for, latents after a step and a picture of them. */
+const draw = (bundle: Bundle, picture: boolean) =>
   withRuntime(Effect.gen(function* () {
-    yield* checkBundle(bundle);
     const texts = yield* (yield* openTextEncoder(bundle))(
       ["a photo of a dog!", ""].map((p) => bundle.tokenizer.encode(p).ids),
     );
+    if (!picture) return { texts };
     const sample = yield* openSampler(bundle, { pictures: 1 });
     const { latents } = yield* sample(
       { context: slice0(texts, 0, 1), uncond: slice0(texts, 1, 2) },
       normal(1, [1, 4, 8, 8]),
-      { steps: 2, guidance: 2 },
+      { steps: 1, guidance: 2 },
     );
-    return { texts, latents, pixels: yield* (yield* openDecoder(bundle, 8, 8))(latents) };
+    return picture
+      ? { texts, latents, pixels: yield* (yield* openDecoder(bundle, 8, 8))(latents) }
+      : { texts, latents };
   }));
 
 describe("single file: the same model in both forms", { timeout: 300_000 }, () => {
@@ -162,13 +175,14 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
     for (const kind of kinds) folders.set(kind, await smallFolder(fresh(), kind));
   });
   const folderOf = (kind: Kind) => folders.get(kind) ?? "";
-  const write = (kind: Kind, change: (tensors: Map<string, Tensor>) => void = () => {}, half = false): string => {
-    const tensors = originalTensors(folderOf(kind), kind);
-    change(tensors);
-    return put(
-      join(fresh(), "model.safetensors"),
-      checkpointBytes(new Map([...leftovers(kind), ...tensors]), { half }),
-    );
+  const write = (
+    kind: Kind,
+    change: (tensors: Map<string, Tensor<TensorData>>) => void = () => {},
+    half = false,
+  ): string => {
+    const all = new Map([...leftovers(kind), ...originalTensors(folderOf(kind), kind)]);
+    change(all);
+    return put(join(fresh(), "model.safetensors"), checkpointBytes(all, { half }));
   };
 
   for (const kind of kinds) {
@@ -177,7 +191,7 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
       const folder = await open(folderOf(kind));
       assert.equal(file.scheduler.prediction_type, folder.scheduler.prediction_type);
       assert.deepEqual(file.tokenizer.encode("a dog!").ids, folder.tokenizer.encode("a dog!").ids);
-      assert.deepEqual(await draw(file), await draw(folder));
+      assert.deepEqual(await draw(file, kind === "sd-1.5"), await draw(folder, kind === "sd-1.5"));
       assert.match(file.notes.join("\n"), /one file, Stable Diffusion [12].x by its tensors/);
       assert.match(file.notes.join("\n"), /moving average \(model_ema, 2 tensors\)[^]*not helped by this cure/);
       assert.match(file.notes.join("\n"), /belong to no part[^]*alphas_cumprod/);
@@ -249,17 +263,17 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
     });
   }
 
-  it("OpenCLIP without a last layer to leave out, and CLIP under older names", async () => {
+  it("CLIP under its names without text_model is read as well", async () => {
     const path = write("sd-1.5", (tensors) => {
       for (const [key, value] of [...tensors]) {
         if (!key.includes(".text_model.")) continue;
         tensors.delete(key);
         tensors.set(key.replace(".text_model.", "."), value);
       }
-      tensors.delete("cond_stage_model.transformer.text_model.embeddings.position_ids");
     });
-    const bytes = new Uint8Array(readFileSync(path));
-    assert.ok(parseHeader(bytes, bytes.length, path).entries.has("cond_stage_model.transformer.encoder.layers.0.mlp.fc1.bias"));
+    const bundle = await open(path);
+    assert.match(tensorsOf(path).keys().toArray().join(), /cond_stage_model.transformer.encoder/);
+    await Effect.runPromise(checkBundle(bundle));
   });
 
   it("a part from elsewhere goes into the file in the file's own types", async () => {
@@ -277,11 +291,13 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
     const now = await Effect.runPromise(readWeights(again, "unet", names.map(([name]) => name)));
     names.forEach(([name, t], i) => {
       const want = name === key ? value : t;
-      now[i].data.forEach((x, j) => assert.ok(Math.abs(x - want.data[j]) <= 2 ** -10 * Math.abs(want.data[j]) + 1e-6, name));
+      now[i].data.forEach((x, j) =>
+        assert.ok(Math.abs(x - want.data[j]) <= 2 ** -10 * Math.abs(want.data[j]) + 1e-6, name)
+      );
     });
-    const [vaeOld, vaeNow] = await Promise.all([path, out].map(async (p) =>
-      await Effect.runPromise(readWeights(await open(p), "vae", ["quant_conv.weight"]))
-    ));
+    const [vaeOld, vaeNow] = await Promise.all(
+      [path, out].map(async (p) => await Effect.runPromise(readWeights(await open(p), "vae", ["quant_conv.weight"]))),
+    );
     assert.deepEqual(vaeNow, vaeOld);
     const wrong = await smallFolder(fresh(), "sd-2.1", 2);
     const mixed = await open(path, { replace: { unet: join(wrong, "unet") } });
@@ -301,6 +317,47 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
     assert.ok([...bundle.hashes.keys()].includes("tokenizer/tokenizer.json"));
   });
 
+  it("a folder of configs says what no shape tells", async () => {
+    const config = join(folderOf("sd-1.5"));
+    const other = mkdtempSync(join(temp, "config-"));
+    cpSync(config, other, { recursive: true, filter: (from) => !from.endsWith(".safetensors") });
+    const unet = JSON.parse(readFileSync(join(config, "unet/config.json"), "utf8"));
+    put(join(other, "unet/config.json"), { ...unet, attention_head_dim: 4 });
+    const scheduler = JSON.parse(readFileSync(join(config, "scheduler/scheduler_config.json"), "utf8"));
+    put(join(other, "scheduler/scheduler_config.json"), { ...scheduler, prediction_type: "v_prediction" });
+    const bundle = await open(write("sd-1.5"), { config: other });
+    assert.equal(parseUnetConfig(bundle.parts.unet.config).mid.heads, 4);
+    assert.equal(bundle.scheduler.prediction_type, "v_prediction");
+    assert.match(bundle.notes.join(), /the configs of its parts are those of .*config-[^]*tokenizer is taken from/);
+    assert.ok(bundle.hashes.has("config/unet/config.json"));
+    await Effect.runPromise(checkBundle(bundle));
+    const told = await open(bundle.root.path, { config: other, prediction: "epsilon" });
+    assert.equal(told.scheduler.prediction_type, "epsilon");
+  });
+
+  it("a step's model comes back from the cache as it was, and is written out as one file", async () => {
+    const tokenizer = join(golden, "tokenizer");
+    const path = write("sd-2.1");
+    const bundle = await open(path, { tokenizer, prediction: "v_prediction" });
+    const key = "conv_norm_out.weight";
+    const model = { bundle: withChanges(bundle, "unet", new Map([[key, tensor(new Float32Array(64).fill(2), [64])]])) };
+    const back = await Effect.runPromise(Effect.suspend(() => {
+      const again = ModelPort.decode(ModelPort.encode(model));
+      return Effect.isEffect(again) ? again : Effect.succeed(again);
+    }));
+    assert.deepEqual(back.bundle.opened, bundle.opened);
+    assert.equal(back.bundle.scheduler.prediction_type, "v_prediction");
+    assert.deepEqual(back.bundle.changed, model.bundle.changed);
+    const out = join(fresh(), "cured");
+    assert.ok(ModelPort.save);
+    await Effect.runPromise(ModelPort.save(back, out));
+    assert.deepEqual(readdirSync(join(out, "..")).sort(), ["cured.delta.safetensors", "cured.safetensors"]);
+    put(path, readFileSync(join(out, "..", "cured.safetensors")));
+    const decoded = ModelPort.decode(ModelPort.encode(model));
+    assert.ok(Effect.isEffect(decoded));
+    assert.match(String(await Effect.runPromise(Effect.flip(decoded))), /has changed since this result was made/);
+  });
+
   it("neither the input nor what stands there already is written over", async () => {
     const path = write("sd-1.5");
     const bundle = await open(path);
@@ -317,8 +374,13 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
   });
 
   describe("what cannot be used is refused, with what was found", () => {
-    const cases: [string, Kind, (tensors: Map<string, Tensor>) => void, RegExp][] = [
-      ["a tensor too few", "sd-1.5", (t) => t.delete("model.diffusion_model.out.2.bias"), /1 missing \(conv_out.bias\)/],
+    const cases: [string, Kind, (tensors: Map<string, Tensor<TensorData>>) => void, RegExp][] = [
+      [
+        "a tensor too few",
+        "sd-1.5",
+        (t) => t.delete("model.diffusion_model.out.2.bias"),
+        /1 missing \(conv_out.bias\)/,
+      ],
       [
         "a tensor that the U-Net does not have",
         "sd-2.1",
@@ -390,8 +452,14 @@ describe("single file: files of other kinds are told by name", { timeout: 120_00
     assert.match((await failure(path)).message, /holds a U-Net and no text encoder, no autoencoder/);
   });
   it("a pickle, and anything else that is a file", async () => {
-    assert.match((await failure(put(join(fresh(), "v1-5.ckpt"), "x"))).message, /is a file[^]*Pickled checkpoints can run code/);
-    assert.match((await failure(put(join(fresh(), "notes.txt"), "x"))).message, /Give the folder that the file lies in/);
+    assert.match(
+      (await failure(put(join(fresh(), "v1-5.ckpt"), "x"))).message,
+      /is a file[^]*Pickled checkpoints can run code/,
+    );
+    assert.match(
+      (await failure(put(join(fresh(), "notes.txt"), "x"))).message,
+      /Give the folder that the file lies in/,
+    );
     assert.match((await failure(put(join(fresh(), "x.safetensors"), "no"))).message, /safetensors file has at least 8/);
   });
 });
@@ -409,7 +477,11 @@ describe("single file: what the U-Net answers with", () => {
     ["unless the file says otherwise", [header({}, "v_pred"), {}, false], "v_prediction"],
     ["Stability's ModelSpec", [header({ "modelspec.prediction_type": "v" }), {}, true], "v_prediction"],
     ["the same of noise", [header({ "modelspec.prediction_type": "epsilon" }), { bias: bias(0.2) }, true], "epsilon"],
-    ["a configuration beside it", [header(), { yaml: 'model:\n  params:\n    parameterization: "v"\n' }, true], "v_prediction"],
+    [
+      "a configuration beside it",
+      [header(), { yaml: 'model:\n  params:\n    parameterization: "v"\n' }, true],
+      "v_prediction",
+    ],
     ["2.1-base by its step", [header(), { globalStep: 875000, bias: bias(0.2) }, true], "epsilon"],
     ["a wide bias", [header({}, BIAS), { bias: bias(0.1) }, true], "v_prediction"],
     ["a narrow one", [header({}, BIAS), { bias: bias(0.05) }, true], "epsilon"],

@@ -2,6 +2,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Effect } from "effect";
+import type { Rule } from "../../src/diffusion/single_file/names.ts";
+import { unetRules } from "../../src/diffusion/single_file/unet.ts";
+import { vaeRules } from "../../src/diffusion/single_file/vae.ts";
 import { stockSettings, stockVocabulary } from "../../src/diffusion/stock_tokenizer.ts";
 import { randomModelFiles } from "../../src/testing/tiny_model.ts";
 import { write } from "../../src/tensor/safetensors.ts";
@@ -73,7 +76,7 @@ export const smallFolder = async (folder: string, kind: Kind, seed = 1): Promise
   const tokenizer = new Map([
     ["vocab.json", JSON.stringify(Object.fromEntries(vocab))],
     ["merges.txt", `#version: 0.2\n${merges.map((m) => m.join(" ")).join("\n")}\n`],
-    ["tokenizer_config.json", JSON.stringify(stockSettings(kind === "sd-1.5" ? "<|endoftext|>" : "!"))],
+    ["tokenizer_config.json", tokenizerConfig(kind)],
   ]);
   const prediction = kind === "sd-1.5" ? "epsilon" : "v_prediction";
   for (const [path, content] of randomModelFiles(smallConfigs(kind), tokenizer, { seed, prediction })) {
@@ -81,6 +84,13 @@ export const smallFolder = async (folder: string, kind: Kind, seed = 1): Promise
   }
   return folder;
 };
+
+/** As transformers writes it: it tells objects that are tokens from others. */
+const tokenizerConfig = (kind: Kind): string =>
+  JSON.stringify(
+    stockSettings(kind === "sd-1.5" ? "<|endoftext|>" : "!"),
+    (_, value) => value?.content === undefined ? value : { __type: "AddedToken", ...value },
+  );
 
 const scheduler = (json: string): string => JSON.stringify({ ...JSON.parse(json), set_alpha_to_one: false });
 
@@ -124,10 +134,12 @@ export const leftovers = (kind: Kind): Map<string, Tensor<TensorData>> => {
     ["model_ema.decay", some(1, 0.9999)],
     ["betas", some(1000, 0.01)],
     ...(kind === "sd-1.5"
-      ? [[
-        "cond_stage_model.transformer.text_model.embeddings.position_ids",
-        tensor(BigInt64Array.from({ length: 77 }, (_, i) => BigInt(i)), [1, 77]),
-      ] as const]
+      ? [
+        [
+          "cond_stage_model.transformer.text_model.embeddings.position_ids",
+          tensor(BigInt64Array.from({ length: 77 }, (_, i) => BigInt(i)), [1, 77]),
+        ] as const,
+      ]
       : [
         ["cond_stage_model.model.transformer.resblocks.2.ln_1.weight", some(64, 1)] as const,
         ["cond_stage_model.model.text_projection", tensor(new Float32Array(64 * 64), [64, 64])] as const,
@@ -150,3 +162,43 @@ export const checkpointBytes = (
     ])),
     options.metadata ?? { "modelspec.resolution": "64x64" },
   );
+
+/** The file's name of a network's tensor, by rules read backwards. */
+export const originalName = (prefix: string, rules: readonly Rule[], name: string): string => {
+  for (const { file, network } of rules) {
+    if (name === network) return prefix + file;
+    if (network.endsWith(".") && name.startsWith(network)) return prefix + file + name.slice(network.length);
+  }
+  throw new Error(`no rule speaks of ${name}`);
+};
+
+/** Any Stable Diffusion 1.x folder, whatever its levels, in one file; `unet` may lie elsewhere. */
+export const anyFolderAsFile = (folder: string, unet = join(folder, "unet")): Uint8Array => {
+  const config = JSON.parse(readFileSync(join(unet, "config.json"), "utf8"));
+  const vae = JSON.parse(readFileSync(join(folder, "vae/config.json"), "utf8"));
+  const has = (type: string) => type.startsWith("CrossAttn") ? 1 : 0;
+  const layout = {
+    layers: config.layers_per_block,
+    transformers: config.down_block_types.map(has),
+    channels: config.block_out_channels,
+  };
+  const from = (path: string, name: (key: string) => string) =>
+    [...tensorsOf(path)].map(([key, t]) => [name(key), t] as const);
+  const weights = `${weightsOf.unet}.safetensors`;
+  const text = "cond_stage_model.transformer.text_model.";
+  return checkpointBytes(
+    new Map([
+      ...from(join(unet, weights), (key) => originalName("model.diffusion_model.", unetRules(layout), key)),
+      ...from(
+        join(folder, "vae", weights),
+        (key) =>
+          originalName(
+            "first_stage_model.",
+            vaeRules({ layers: vae.layers_per_block, channels: vae.block_out_channels }),
+            key,
+          ),
+      ),
+      ...from(join(folder, "text_encoder/model.safetensors"), (key) => text + key.replace(/^text_model\./, "")),
+    ]),
+  );
+};

@@ -47,11 +47,14 @@ const CLIP: TextEncoder = {
   of: (file) => ({ rules: clipRules(file), config: clipConfig(file) }),
 };
 
-/** SD 2.x: OpenCLIP ViT-H/14, of which the last layer is left out. */
+/**
+ * SD 2.x: OpenCLIP ViT-H/14 of 24 layers, of which the last one is left out. Programs that write such files from a diffusers
+ * folder leave it out already: 23 are all.
+ */
 const OPEN_CLIP: TextEncoder = {
   prefix: "model.",
   of: (file) => {
-    const config = openClipConfig(file, 1);
+    const config = openClipConfig(file, file.count("transformer.resblocks.") === 23 ? 0 : 1);
     return { rules: openClipRules(Number(config.num_hidden_layers)), config };
   },
 };
@@ -87,8 +90,7 @@ const stableDiffusion = (
 
 /** Kinds in the order in which they are tried. Another kind of checkpoint is another line here. */
 const kinds: ReadonlyArray<(header: Header) => Layout | undefined> = [
-  (header) =>
-    stableDiffusion(header, CLIP, { name: "Stable Diffusion 1.x", second: false, padding: "<|endoftext|>" }),
+  (header) => stableDiffusion(header, CLIP, { name: "Stable Diffusion 1.x", second: false, padding: "<|endoftext|>" }),
   (header) => stableDiffusion(header, OPEN_CLIP, { name: "Stable Diffusion 2.x", second: true, padding: "!" }),
 ];
 

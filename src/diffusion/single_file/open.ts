@@ -2,12 +2,12 @@
 import { Effect, Schema } from "effect";
 import { realpath, stat } from "node:fs/promises";
 import { BundleError } from "../errors.ts";
-import { type Folder, readFully, readText, system, withFile } from "../files.ts";
+import { type Folder, readFully, readJson, readText, subFolder, system, withFile } from "../files.ts";
 import type { Part } from "../part.ts";
 import { SchedulerConfig } from "../scheduler.ts";
 import type { Padding } from "../stock_tokenizer.ts";
 import { readTensor } from "../../tensor/safetensors.ts";
-import { checkFinite, type ScannedFile, scanFile, tensors } from "../weights_file.ts";
+import { checkFinite, scanFile, type ScannedFile, tensors } from "../weights_file.ts";
 import { type Layout, layoutOf } from "./layouts.ts";
 import { type OpenedPart, partOfFile } from "./part.ts";
 import { BIAS, type Guess, guessPrediction, type Prediction } from "./prediction.ts";
@@ -69,7 +69,9 @@ const keptNotes = (file: ScannedFile, used: ReadonlySet<string>): string[] => {
   }
   if (rest.length > 0) {
     const shown = rest.slice(0, 4).join(", ") + (rest.length > 4 ? ", …" : "");
-    notes.push(`${rest.length} tensors of the file belong to no part that draws pictures; they stay as they are (${shown})`);
+    notes.push(
+      `${rest.length} tensors of the file belong to no part that draws pictures; they stay as they are (${shown})`,
+    );
   }
   return notes;
 };
@@ -93,13 +95,32 @@ const partsOf = (folder: Folder, file: ScannedFile, layout: Layout, prediction: 
       }),
   });
 
-/**
- * Opens a checkpoint in the layout of CompVis' and Stability's code. Every byte is read once, to hash it.
- * @param prediction what the U-Net answers with; guessed unless told
- */
+/** What a file does not say, from elsewhere. */
+export interface Described {
+  /** What the U-Net answers with; guessed unless told. */
+  readonly prediction?: Prediction | undefined;
+  /** A diffusers folder whose config.json files and scheduler describe the model; inferred unless given. */
+  readonly config?: Folder | undefined;
+}
+
+const Config = Schema.Record(Schema.String, Schema.Unknown);
+
+/** A part's config.json in the folder that describes the model, or undefined. */
+const givenConfig = Effect.fnUntraced(function* (folder: Folder | undefined, name: string) {
+  const sub = folder && (yield* subFolder(folder, name));
+  return sub && (yield* readJson(sub, "config.json", Config));
+});
+
+/** The scheduler that the folder describes, or undefined. */
+const givenScheduler = Effect.fnUntraced(function* (folder: Folder | undefined) {
+  const sub = folder && (yield* subFolder(folder, "scheduler"));
+  return sub && (yield* readJson(sub, "scheduler_config.json", SchedulerConfig));
+});
+
+/** Opens a checkpoint in the layout of CompVis' and Stability's code. Every byte is read once, to hash it. */
 export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
   path: string,
-  prediction?: Prediction,
+  described: Described = {},
 ): Effect.fn.Return<Checkpoint, BundleError> {
   const file = yield* scanFile(path);
   const layout = layoutOf(file.header);
@@ -112,13 +133,22 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
       ...(hint === undefined ? {} : { hint }),
     });
   }
-  const found = yield* guess(file, layout.second, prediction);
+  const given = yield* givenScheduler(described.config);
+  const found = yield* guess(
+    file,
+    layout.second,
+    described.prediction ?? (given?.prediction_type === "sample" ? "epsilon" : given?.prediction_type),
+  );
   const folder: Folder = { path, allowed: [yield* system(path, "cannot be opened", () => realpath(path))] };
-  const opened = yield* partsOf(folder, file, layout, found.prediction);
+  const opened = { ...yield* partsOf(folder, file, layout, found.prediction) };
+  for (const name of ["unet", "text_encoder", "vae"] as const) {
+    const config = yield* givenConfig(described.config, name);
+    if (config !== undefined) opened[name] = { ...opened[name], part: { ...opened[name].part, config } };
+  }
   const used = new Set(Object.values(opened).flatMap(({ keys }) => [...keys]));
   yield* checkFinite(file, used);
   const zeroSnr = file.header.entries.has("ztsnr");
-  const scheduler = yield* Schema.decodeUnknownEffect(SchedulerConfig)({
+  const inferred = yield* Schema.decodeUnknownEffect(SchedulerConfig)({
     _class_name: "DDIMScheduler",
     num_train_timesteps: 1000,
     beta_start: 0.00085,
@@ -131,14 +161,19 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
     timestep_spacing: zeroSnr ? "trailing" : "leading",
     rescale_betas_zero_snr: zeroSnr,
   }).pipe(Effect.orDie);
+  const scheduler = given === undefined
+    ? inferred
+    : described.prediction === undefined
+    ? given
+    : { ...given, prediction_type: described.prediction };
   const notes = [
-    `one file, ${layout.name} by its tensors; the configs of its parts are inferred from their shapes`,
-    ...(found.by === undefined
-      ? []
-      : [
-        `the U-Net is taken to answer with ${found.prediction === "epsilon" ? "noise" : "velocity"}, by ${found.by}; ` +
-        "the setting `prediction` says otherwise",
-      ]),
+    `one file, ${layout.name} by its tensors; the configs of its parts are ${
+      described.config === undefined ? "inferred from their shapes" : `those of ${described.config.path}`
+    }`,
+    ...(found.by === undefined ? [] : [
+      `the U-Net is taken to answer with ${found.prediction === "epsilon" ? "noise" : "velocity"}, by ${found.by}; ` +
+      "the setting `prediction` says otherwise",
+    ]),
     ...keptNotes(file, used),
   ];
   return {

@@ -102,8 +102,11 @@ const checkOut = Effect.fnUntraced(function* (checkpoint: Checkpoint, out: strin
       expected: "a new file",
     });
   }
-  const [real, input] = yield* system(out, "cannot be read", () =>
-    Promise.all([realpath(out), realpath(checkpoint.file.path)]));
+  const [real, input] = yield* system(
+    out,
+    "cannot be read",
+    () => Promise.all([realpath(out), realpath(checkpoint.file.path)]),
+  );
   if (real === input) {
     return yield* new BundleError({
       file: out,

@@ -39,7 +39,9 @@ export const unetLayout = (file: Shapes): UnetLayout => {
   const odd = levels.findIndex((level) => level.layers !== layers || level.channels === 0);
   if (layers === 0 || odd >= 0) {
     throw new LayoutError(
-      `its U-Net has ${levels.map((l) => l.layers).join(", ")} residual blocks a level; the same number in each is read`,
+      `its U-Net has ${
+        levels.map((l) => l.layers).join(", ")
+      } residual blocks a level; the same number in each is read`,
     );
   }
   return { layers, transformers: levels.map((l) => l.transformers), channels: levels.map((l) => l.channels) };
