@@ -9,7 +9,7 @@ import { chmod, lstat, mkdir, mkdtemp, open, realpath, rename, rm, stat } from "
 import { basename, dirname, join, resolve } from "node:path";
 import { encodeAs } from "../../tensor/safetensors.ts";
 import { size, type Tensor } from "../../tensor/tensor.ts";
-import type { Bundle, BundlePart } from "../bundle.ts";
+import type { Bundle } from "../bundle.ts";
 import { Disk, noRoom, writing } from "../disk.ts";
 import { BundleError } from "../errors.ts";
 import { system } from "../files.ts";
