@@ -1,21 +1,45 @@
 /** Writing, behind one reference, so that a full disk can be tried out. */
 import { Context, Effect } from "effect";
-import { copyFile, statfs, writeFile } from "node:fs/promises";
+import { chmod, copyFile, open, statfs, writeFile } from "node:fs/promises";
 import { BundleError } from "./errors.ts";
 import { codeOf } from "./files.ts";
+
+/** New bytes, and at which byte of the file they begin. */
+export interface Patch {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
 
 export interface DiskCalls {
   readonly writeFile: (path: string, data: Uint8Array | string) => Promise<void>;
   readonly copyFile: (from: string, to: string) => Promise<void>;
+  /** Writes over an existing file at some places. */
+  readonly patchFile: (path: string, patches: readonly Patch[]) => Promise<void>;
   /** Bytes that may be written where `path` lies, or undefined when the system does not say. */
   readonly room: (path: string) => Promise<number | undefined>;
 }
+
+const patchFile = async (path: string, patches: readonly Patch[]): Promise<void> => {
+  // A copy of a write-protected file is write-protected, too.
+  await chmod(path, 0o644);
+  const handle = await open(path, "r+");
+  try {
+    for (const { at, bytes } of patches) {
+      for (let done = 0; done < bytes.length;) {
+        done += (await handle.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+      }
+    }
+  } finally {
+    await handle.close();
+  }
+};
 
 /** The calls that write. Default: the file system. */
 export const Disk: Context.Reference<DiskCalls> = Context.Reference<DiskCalls>("sau/diffusion/Disk", {
   defaultValue: () => ({
     writeFile,
     copyFile,
+    patchFile,
     room: (path) => statfs(path).then((s) => Number(s.bavail) * Number(s.bsize)).catch(() => undefined),
   }),
 });

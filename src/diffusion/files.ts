@@ -3,6 +3,8 @@
  * is checked before it is opened.
  */
 import { Effect, Predicate, Schema } from "effect";
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { BundleError } from "./errors.ts";
@@ -166,4 +168,12 @@ export const readFully = (handle: FileHandle, path: string, into: Uint8Array, po
       }
       at += bytesRead;
     }
+  });
+
+/** SHA-256 of a file, in hex, read in pieces. */
+export const hashFile = (path: string): Effect.Effect<string, BundleError> =>
+  system(path, "cannot be read", async () => {
+    const hash = createHash("sha256");
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(piece);
+    return hash.digest("hex");
   });

@@ -90,9 +90,9 @@ export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
 export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
-    const weights = yield* partWeights(source, part);
-    const { model, paths } = toOnnx(graph, (_, key) => weights.locate(key));
-    return yield* runtime.session({ name, model, external: weights.external.filter(({ path }) => paths.has(path)) });
+    const { locate, external, ...folder } = yield* partWeights(source, part, { files: runtime.readsFiles });
+    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
+    return yield* runtime.session({ name, model, external: external.filter(({ path }) => paths.has(path)), ...folder });
   },
 );
 

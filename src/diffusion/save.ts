@@ -1,16 +1,15 @@
 /** A changed model as a folder of its own: complete or not there at all, and never in place of the model it came from. */
 import { Effect, Exit } from "effect";
-import { createHash } from "node:crypto";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { type Bundle, type BundlePart, bundleParts } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
-import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
+import { fileIn, type Folder, hashFile, isInside, subFolder, system } from "./files.ts";
 import { hashOf, isWeights } from "./part.ts";
 import { saveCheckpoint } from "./single_file/save.ts";
-import { changedBytes, checkChanges } from "./weights.ts";
+import { changedBytes, checkChanges, withWeights } from "./weights.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
 /** Stands in every folder that is written here; such a folder may be written again. */
@@ -26,7 +25,7 @@ export interface Saved {
   readonly leftOut: readonly string[];
 }
 
-/** One file of the new folder: copied, or (weights with changes) written from memory. */
+/** One file of the new folder: copied, and written over where weights have changes. */
 interface Item {
   readonly to: string;
   readonly from: string;
@@ -155,9 +154,11 @@ const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly 
     if (weights === undefined || !changed.some((key) => weights.file.header.entries.has(key))) {
       yield* writing(path, () => disk.copyFile(from, path));
     } else {
-      const bytes = yield* changedBytes(bundle, bundle.parts[weights.part], weights.file);
-      yield* writing(path, () => disk.writeFile(path, bytes));
-      sha256 = createHash("sha256").update(bytes).digest("hex");
+      // Copied and written over in place: a file of gigabytes is never in memory.
+      const patches = yield* changedBytes(bundle, bundle.parts[weights.part], weights.file);
+      yield* withWeights(weights.file, () => writing(path, () => disk.copyFile(from, path)));
+      yield* writing(path, () => disk.patchFile(path, patches));
+      sha256 = yield* hashFile(path);
     }
     if (weights !== undefined) {
       written.set(weights.part, [...written.get(weights.part) ?? [], { path, sha256 }]);

@@ -1,7 +1,7 @@
 /** From a part of a model to a trainer: the trained weights begin as the part has them, the others stay in its file. */
 import { Effect } from "effect";
 import { estimateMemory, toOnnx, weightInput } from "../graph/mod.ts";
-import { openTrainer } from "../runtime/mod.ts";
+import { openTrainer, Runtime } from "../runtime/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { DistillationGraph } from "./distillation.ts";
 import type { PartName } from "./part.ts";
@@ -27,10 +27,11 @@ export const openPartTrainer = Effect.fnUntraced(
     const keys = state.filter(({ role }) => role === "weight").map(({ weight }) => weight.slice(prefix.length));
     const own = yield* readWeights(source, part, keys);
     const begin: Weights = new Map(keys.map((key, i) => [key, start.get(key) ?? own[i]]));
-    const weights = yield* partWeights(source, part);
-    const { model, paths } = toOnnx(graph, (_, key) => weights.locate(key));
+    const { readsFiles } = yield* Runtime;
+    const { external, locate, ...folder } = yield* partWeights(source, part, { files: readsFiles });
+    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
     const trainer = yield* openTrainer(
-      { name, model, external: weights.external.filter(({ path }) => paths.has(path)) },
+      { name, model, external: external.filter(({ path }) => paths.has(path)), ...folder },
       state,
       Object.fromEntries([...begin].map(([key, value]) => [weightInput(part, key), value])),
     );

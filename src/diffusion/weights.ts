@@ -1,8 +1,11 @@
 /** The bytes of a part's weights, with changes patched in, and where each tensor lies in them. */
 import { Effect } from "effect";
+import { type FileHandle, realpath } from "node:fs/promises";
+import { basename, dirname } from "node:path";
 import type { WeightPlace } from "../graph/mod.ts";
 import type { DType, Tensor } from "../tensor/tensor.ts";
 import {
+  decodeAs,
   encodeAs,
   type FileDType,
   type Header,
@@ -11,12 +14,13 @@ import {
   widthOf,
   write,
 } from "../tensor/safetensors.ts";
+import type { Patch } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { readFully, system, withFile } from "./files.ts";
 import { keyIn } from "./keys.ts";
 import { type Part, type PartName, tensors } from "./part.ts";
 import { Shared } from "./shared.ts";
-import { bytesOf, type WeightsFile } from "./weights_file.ts";
+import { bytesOf, placeIn, type WeightsFile } from "./weights_file.ts";
 
 /** Anything that has parts: a Bundle, or a scoring CLIP. */
 export interface PartSource {
@@ -25,9 +29,11 @@ export interface PartSource {
   readonly changed: ReadonlyMap<PartName, ReadonlyMap<string, Tensor>>;
 }
 
-/** A part's weights for a graph: the bytes to hand to the runtime, and where each weight lies in them. */
+/** A part's weights for a graph: what to hand to the runtime, and where each weight lies in it. */
 export interface PartWeights {
   readonly external: ReadonlyArray<{ readonly path: string; readonly data: Uint8Array }>;
+  /** Where the runtime reads the rest by itself, and how many bytes that are. */
+  readonly folder?: { readonly path: string; readonly bytes: number };
   /** @throws BundleError when the file holds no such tensor. */
   readonly locate: (name: string) => WeightPlace;
 }
@@ -48,35 +54,47 @@ const partOf = (source: PartSource, name: PartName): Effect.Effect<Part, BundleE
     : Effect.succeed(part);
 };
 
-/** Turns a matrix of `rows` × `columns` elements, each of `width` bytes, over in place. */
-const transpose = (bytes: Uint8Array, rows: number, columns: number, width: number): void => {
-  const old = bytes.slice();
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      const from = (i * columns + j) * width;
-      bytes.set(old.subarray(from, from + width), (j * rows + i) * width);
-    }
-  }
-};
-
-/**
- * A file's share of a part as it lies on disk, for reading only: others may read the same bytes (`Shared`). Fails when the
- * file was changed since it was opened.
- */
-const fileBytes = (part: Part, file: WeightsFile): Effect.Effect<Uint8Array, BundleError> =>
+/** One of a part's files opened for reading. Fails when it was changed since the model was opened. */
+export const withWeights = <A>(file: WeightsFile, use: (handle: FileHandle) => Effect.Effect<A, BundleError>) =>
   withFile(file.path, (handle) =>
     Effect.gen(function* () {
       const { size, mtimeMs } = yield* system(file.path, "cannot be read", () => handle.stat());
-      if (size !== file.size || mtimeMs !== file.modified) {
-        return yield* new BundleError({
-          file: file.path,
-          problem: "was changed while it was in use",
-          hint: "Start again.",
-        });
-      }
+      if (size === file.size && mtimeMs === file.modified) return yield* use(handle);
+      return yield* new BundleError({
+        file: file.path,
+        problem: "was changed while it was in use",
+        hint: "Start again.",
+      });
+    }));
+
+const stateOf = (part: Part, file: WeightsFile): string => `${part.name} ${file.path} ${file.size} ${file.modified}`;
+
+/** A matrix of `rows` × `columns` elements, each of `width` bytes, turned over. */
+const transposed = (bytes: Uint8Array, rows: number, columns: number, width: number): Uint8Array => {
+  const out = new Uint8Array(bytes.length);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      const from = (i * columns + j) * width;
+      out.set(bytes.subarray(from, from + width), (j * rows + i) * width);
+    }
+  }
+  return out;
+};
+
+/** A tensor's bytes as the network has them, of those in the file or the other way round. */
+const turned = (file: WeightsFile, key: string, bytes: Uint8Array, to: "network" | "file"): Uint8Array => {
+  const entry = file.header.entries.get(key);
+  if (entry === undefined || !file.transposed.has(key)) return bytes;
+  const [rows, columns] = to === "file" ? entry.dims : entry.dims.toReversed();
+  return transposed(bytes, rows, columns, widthOf(entry.dtype));
+};
+
+/** A file's share of a part as the network has it, for reading only: others may read the same bytes (`Shared`). */
+const fileBytes = (part: Part, file: WeightsFile): Effect.Effect<Uint8Array, BundleError> =>
+  withWeights(file, (handle) =>
+    Effect.gen(function* () {
       const shared = yield* Shared;
-      const state = `${part.name} ${file.path} ${size} ${mtimeMs}`;
-      const kept = shared?.get(state);
+      const kept = shared?.get(stateOf(part, file));
       if (kept !== undefined) return kept;
       const length = bytesOf(file);
       const bytes = yield* Effect.try({
@@ -91,30 +109,25 @@ const fileBytes = (part: Part, file: WeightsFile): Effect.Effect<Uint8Array, Bun
       for (const key of file.transposed) {
         const entry = file.header.entries.get(key);
         if (entry === undefined) continue;
-        const [rows, columns] = entry.dims;
-        transpose(bytes.subarray(entry.begin, entry.end), columns, rows, widthOf(entry.dtype));
+        bytes.set(turned(file, key, bytes.slice(entry.begin, entry.end), "network"), entry.begin);
       }
-      shared?.put(state, bytes);
+      shared?.put(stateOf(part, file), bytes);
       return bytes;
     }));
 
-/** A file's share of a part with the part's changes in it, for reading only. */
-export const changedBytes = Effect.fnUntraced(function* (
+/** Changed tensors that one of the part's files holds, in its element types; as the network has them. */
+const encoded = (
   source: PartSource,
   part: Part,
   file: WeightsFile,
-): Effect.fn.Return<Uint8Array, BundleError> {
-  const original = yield* fileBytes(part, file);
-  const changed = [...source.changed.get(part.name) ?? []].filter(([key]) => file.header.entries.has(key));
-  if (changed.length === 0) return original;
-  const bytes = (yield* Shared) === undefined ? original : original.slice();
-  for (const [key, value] of changed) {
-    const encoded = yield* tensors(() => encodeAs(file.header, key, value));
-    const entry = file.header.entries.get(key);
-    if (entry !== undefined) bytes.set(encoded, entry.begin);
-  }
-  return bytes;
-});
+): Effect.Effect<Map<string, Uint8Array>, BundleError> =>
+  tensors(() =>
+    new Map(
+      [...source.changed.get(part.name) ?? []].filter(([key]) => file.header.entries.has(key)).map((
+        [key, value],
+      ) => [key, encodeAs(file.header, key, value)]),
+    )
+  );
 
 /** Fails when a change is of no tensor of the part. */
 export const checkChanges = (source: PartSource, part: Part): Effect.Effect<void, BundleError> => {
@@ -124,11 +137,29 @@ export const checkChanges = (source: PartSource, part: Part): Effect.Effect<void
     : Effect.fail(new BundleError({ file: part.file, key: lost, problem: `holds no tensor ${lost}` }));
 };
 
+/** Tensors of a file's share of a part, as bytes, at the places that the file has for them. */
+export const patchesFor = (file: WeightsFile, values: ReadonlyMap<string, Uint8Array>): Patch[] =>
+  [...values].map(([key, bytes]) => ({
+    at: placeIn(file, file.header.entries.get(key)?.begin ?? 0),
+    bytes: turned(file, key, bytes, "file"),
+  }));
+
+/** The changed tensors of one of a part's files as the file holds them, and at which byte each begins there. */
+export const changedBytes = Effect.fnUntraced(function* (source: PartSource, part: Part, file: WeightsFile) {
+  return patchesFor(file, yield* encoded(source, part, file));
+});
+
 /** Each file's share of a part's weights with the changes in it, for reading only. */
 const piecesOf = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
   const pieces: { readonly file: WeightsFile; readonly bytes: Uint8Array }[] = [];
-  for (const file of part.files) pieces.push({ file, bytes: yield* changedBytes(source, part, file) });
+  for (const file of part.files) {
+    const original = yield* fileBytes(part, file);
+    const changed = yield* encoded(source, part, file);
+    const bytes = changed.size === 0 || (yield* Shared) === undefined ? original : original.slice();
+    for (const [key, own] of changed) bytes.set(own, file.header.entries.get(key)?.begin ?? 0);
+    pieces.push({ file, bytes });
+  }
   return pieces;
 });
 
@@ -157,50 +188,130 @@ const asFloat32 = (bytes: Uint8Array, header: Header): { bytes: Uint8Array; head
   return { bytes: wide, header: parseHeader(wide, wide.length, header.file) };
 };
 
-/** A part's weights, ready for the graphs of its network. */
+/** Tensors that the model knows under `path`. */
+interface Located {
+  readonly path: string;
+  readonly header: Header;
+  /** Bytes that the model is to hold in itself. */
+  readonly inline?: ReadonlyMap<string, Uint8Array>;
+  /** Where a tensor's bytes begin, where it is not where the header says. */
+  readonly at?: (begin: number) => number;
+}
+
+/** A weight's name in a graph, to its place in one of the files or pieces of memory. */
+const locator = (part: Part, pieces: readonly Located[]) => (weight: string): WeightPlace => {
+  for (const { path, header, inline, at } of pieces) {
+    const key = keyIn(header, weight);
+    const entry = key === undefined ? undefined : header.entries.get(key);
+    const dtype = entry && dtypes[entry.dtype];
+    if (key === undefined || entry === undefined || dtype === undefined) continue;
+    const bytes = inline?.get(key);
+    return {
+      path,
+      offset: at === undefined ? entry.begin : at(entry.begin),
+      length: entry.end - entry.begin,
+      dtype,
+      dims: entry.dims,
+      ...(bytes === undefined ? {} : { bytes }),
+    };
+  }
+  throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
+};
+
+/** A model holds at most this many bytes of changed weights in itself: protobuf ends at 2 GiB. */
+const MOST_INLINE = 2 ** 30;
+
+/** One tensor's bytes as the network has them, from an open file. */
+const tensorBytes = Effect.fnUntraced(function* (file: WeightsFile, handle: FileHandle, key: string) {
+  const { begin, end } = file.header.entries.get(key) ?? { begin: 0, end: 0 };
+  const bytes = new Uint8Array(end - begin);
+  yield* readFully(handle, file.path, bytes, placeIn(file, begin));
+  return turned(file, key, bytes, "network");
+});
+
+/**
+ * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and those that the file
+ * has the other way round. Undefined when the files really lie in different folders: the runtime is given one.
+ */
+const weightsOnDisk = Effect.fnUntraced(function* (source: PartSource, part: Part) {
+  yield* checkChanges(source, part);
+  const pieces: Located[] = [];
+  const folders = new Set<string>();
+  for (const file of part.files) {
+    const inline = yield* encoded(source, part, file);
+    // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
+    const real = yield* withWeights(file, (handle) =>
+      Effect.gen(function* () {
+        for (const key of file.transposed) if (!inline.has(key)) inline.set(key, yield* tensorBytes(file, handle, key));
+        return yield* system(file.path, "cannot be read", () => realpath(file.path));
+      }));
+    folders.add(dirname(real));
+    pieces.push({ path: basename(real), header: file.header, inline, at: (begin) => placeIn(file, begin) });
+  }
+  const [path] = folders;
+  if (folders.size > 1) return undefined;
+  const weights: PartWeights = {
+    external: [],
+    folder: { path, bytes: part.files.reduce((n, file) => n + bytesOf(file), 0) },
+    locate: locator(part, pieces),
+  };
+  return weights;
+});
+
+/**
+ * A part's weights, ready for the graphs of its network.
+ * @param options `files`: the runtime reads weights from disk by itself.
+ */
 export const partWeights = Effect.fn("partWeights")(function* (
   source: PartSource,
   name: PartName,
+  options: { readonly files?: boolean } = {},
 ): Effect.fn.Return<PartWeights, BundleError> {
   const part = yield* partOf(source, name);
-  const pieces: { readonly path: string; readonly bytes: Uint8Array; readonly header: Header }[] = [];
+  const isForeign = (header: Header) => [...header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
+  const size = [...source.changed.get(name)?.values() ?? []].reduce((bytes, { data }) => bytes + data.byteLength, 0);
+  if (options.files && !isForeign(part.header) && size <= MOST_INLINE) {
+    const onDisk = yield* weightsOnDisk(source, part);
+    if (onDisk !== undefined) return onDisk;
+  }
+  const pieces: (Located & { readonly bytes: Uint8Array })[] = [];
   for (const { file, bytes } of yield* piecesOf(source, part)) {
-    const foreign = [...file.header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
-    const piece = foreign ? yield* tensors(() => asFloat32(bytes, file.header)) : { bytes, header: file.header };
+    const { header } = file;
+    const piece = isForeign(header) ? yield* tensors(() => asFloat32(bytes, header)) : { bytes, header };
     pieces.push({ path: `${name}${pieces.length === 0 ? "" : `-${pieces.length}`}.safetensors`, ...piece });
   }
-  return {
-    external: pieces.map(({ path, bytes }) => ({ path, data: bytes })),
-    locate: (weight) => {
-      for (const { path, header } of pieces) {
-        const key = keyIn(header, weight);
-        const entry = key === undefined ? undefined : header.entries.get(key);
-        const dtype = entry && dtypes[entry.dtype];
-        if (entry !== undefined && dtype !== undefined) {
-          return { path, offset: entry.begin, length: entry.end - entry.begin, dtype, dims: entry.dims };
-        }
-      }
-      throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
-    },
-  };
+  return { external: pieces.map(({ path, bytes }) => ({ path, data: bytes })), locate: locator(part, pieces) };
 });
 
-/** Tensors of a part as float32, changes included, by the names that the network gives them. The file is read once. */
+/** Tensors of a part as float32, changes included, by the names that the network gives them. Only their bytes are read. */
 export const readWeights = Effect.fn("readWeights")(function* (
   source: PartSource,
   name: PartName,
   weights: readonly string[],
 ): Effect.fn.Return<Tensor[], BundleError> {
   const part = yield* partOf(source, name);
-  const pieces = yield* piecesOf(source, part);
-  const found: Tensor[] = [];
-  for (const weight of weights) {
-    const key = keyIn(part.header, weight);
-    const piece = key === undefined ? undefined : pieces.find(({ file }) => file.header.entries.has(key));
-    if (key === undefined || piece === undefined) {
-      return yield* new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
-    }
-    found.push(yield* tensors(() => readTensor(piece.bytes, piece.file.header, key)));
+  const keys = weights.map((weight) => keyIn(part.header, weight));
+  const lost = weights.find((_, i) => keys[i] === undefined);
+  if (lost !== undefined) {
+    return yield* new BundleError({ file: part.file, key: lost, problem: `holds no tensor ${lost}` });
   }
-  return found;
+  const found = new Map<string, Tensor>();
+  for (const file of part.files) {
+    const here = new Set(keys.filter((key) => key !== undefined && file.header.entries.has(key)));
+    if (here.size === 0) continue;
+    const kept = (yield* Shared)?.get(stateOf(part, file));
+    yield* withWeights(file, (handle) =>
+      Effect.gen(function* () {
+        for (const key of here) {
+          const entry = key === undefined ? undefined : file.header.entries.get(key);
+          if (key === undefined || entry === undefined) continue;
+          const value = source.changed.get(name)?.get(key);
+          const bytes = value !== undefined
+            ? yield* tensors(() => encodeAs(file.header, key, value))
+            : kept?.subarray(entry.begin, entry.end) ?? (yield* tensorBytes(file, handle, key));
+          found.set(key, yield* tensors(() => decodeAs(file.header, key, bytes)));
+        }
+      }));
+  }
+  return keys.flatMap((key) => found.get(key ?? "") ?? []);
 });

@@ -101,6 +101,16 @@ export const wholeFile = ({ path, size, modified, sha256, header }: ScannedFile)
 /** Bytes that the file's share of the part takes in memory. */
 export const bytesOf = ({ stretches }: WeightsFile): number => stretches.reduce((n, s) => n + s.end - s.begin, 0);
 
+/** Where a byte of the file's share of the part lies in the file. */
+export const placeIn = ({ stretches }: WeightsFile, position: number): number => {
+  let before = 0;
+  for (const { begin, end } of stretches) {
+    if (position < before + end - begin) return begin + position - before;
+    before += end - begin;
+  }
+  return stretches.at(-1)?.end ?? 0;
+};
+
 /** The tensors of several files as if these followed each other. */
 export const joinHeaders = (files: readonly WeightsFile[], name: string): Header => {
   if (files.length === 1) return files[0].header;

@@ -23,6 +23,8 @@ export interface WeightPlace {
   readonly length: number;
   readonly dtype: DType;
   readonly dims: readonly number[];
+  /** The bytes themselves, for a weight that the model is to hold in itself; path and offset then mean nothing. */
+  readonly bytes?: Uint8Array;
 }
 
 /** Finds a weight of a part, or says why there is none by throwing. */
@@ -87,11 +89,11 @@ export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
           `${source.part} ${source.key}: the file holds [${place.dims}], the network wants [${value.dims}]`,
         );
       }
-      paths.add(place.path);
+      if (place.bytes === undefined) paths.add(place.path);
       if (place.dtype === "float32") {
-        initializers.push(externalTensor(name, place));
+        initializers.push(weightTensor(name, place));
       } else {
-        initializers.push(externalTensor(`${name}.stored`, place));
+        initializers.push(weightTensor(`${name}.stored`, place));
         nodes.push(nodeProto("Cast", "", [`${name}.stored`], name, { to: { int: ELEMENT.float32 } }));
       }
     } else if (source.kind === "node") {
@@ -169,10 +171,11 @@ const inlineTensor = (name: string, data: TensorData, dims: readonly number[]): 
   );
 };
 
-const externalTensor = (name: string, place: WeightPlace): Writer => {
+const weightTensor = (name: string, place: WeightPlace): Writer => {
   const w = new Writer();
   for (const d of place.dims) w.int(1, d);
   w.int(2, ELEMENT[place.dtype]).string(8, name);
+  if (place.bytes !== undefined) return w.bytes(9, place.bytes);
   for (const [key, value] of [["location", place.path], ["offset", `${place.offset}`], ["length", `${place.length}`]]) {
     w.message(13, new Writer().string(1, key).string(2, value));
   }

@@ -16,6 +16,8 @@ export interface ModelBytes {
   readonly name: string;
   readonly model: Uint8Array;
   readonly external: ReadonlyArray<{ readonly path: string; readonly data: Uint8Array }>;
+  /** Where an engine that `readsFiles` finds by itself the paths that `external` does not hold, and their bytes. */
+  readonly folder?: { readonly path: string; readonly bytes: number };
 }
 
 /** Type of an input or output. A dimension that is not fixed is a string. */
@@ -49,6 +51,8 @@ export interface Engine {
   readonly backend: BackendName;
   /** How many runs compute side by side. */
   readonly lanes: number;
+  /** Whether it reads weights from disk by itself, so that they are never in this process's memory twice. */
+  readonly readsFiles?: boolean;
   readonly load: (model: ModelBytes) => Promise<Loaded>;
   /** A host tensor as a feed of one run: no copy where the engine reads host memory. */
   readonly wrap: (tensor: HostTensor, dtype: DType) => Held;

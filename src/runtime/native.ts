@@ -37,6 +37,7 @@ export const native = (threads = cores()): Backend => ({
             ort,
             options: { executionProviders: ["cpu"], intraOpNumThreads: threads, executionMode: "sequential" },
             prepare: asBits,
+            readsFiles: true,
           })
         ),
       });

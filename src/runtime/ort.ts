@@ -26,6 +26,8 @@ export interface OrtSettings {
     retry: (options: InferenceSession.SessionOptions) => Promise<void>,
   ) => Promise<string>;
   readonly close?: () => Promise<void>;
+  /** Whether sessions take the folder of their weights. */
+  readonly readsFiles?: boolean;
 }
 
 /** ONNX Runtime prints its own errors and warnings beside throwing them: fatal ones only, unless SAU_DEBUG is set. */
@@ -71,6 +73,9 @@ export const ortEngine = (settings: OrtSettings): Engine => {
         ...(model.external.length === 0
           ? {}
           : { externalData: model.external.map(({ path, data }) => ({ path, data })) }),
+        ...(model.folder === undefined ? {} : {
+          extra: { session: { model_external_initializers_file_folder_path: model.folder.path } },
+        }),
         ...more,
       });
     const session = await create().catch(async (cause) => {
@@ -108,6 +113,7 @@ export const ortEngine = (settings: OrtSettings): Engine => {
   return {
     backend,
     lanes: 1,
+    readsFiles: settings.readsFiles ?? false,
     load,
     wrap,
     upload: (tensor, dtype) =>

@@ -58,6 +58,8 @@ export interface Sessions {
   readonly usage: () => Usage;
   /** How many runs compute side by side: into so many batches work is best cut. */
   readonly lanes: number;
+  /** Whether models may leave weights in their files (`ModelBytes.folder`). */
+  readonly readsFiles: boolean;
   /** Loads a model; it is released when the scope ends. */
   readonly session: (model: ModelBytes) => Effect.Effect<Session, RuntimeError, Scope.Scope>;
   /** Copies a tensor to the device, to be fed many times; it is freed when the scope ends. */
@@ -117,7 +119,10 @@ export const makeSessions = (engine: Engine): Sessions => {
     Effect.gen(function* () {
       const kept = new Set<DeviceTensor>();
       let open = true;
-      const bytes = model.model.byteLength + model.external.reduce((sum, { data }) => sum + data.byteLength, 0);
+      const bytes = model.external.reduce(
+        (sum, { data }) => sum + data.byteLength,
+        model.model.byteLength + (model.folder?.bytes ?? 0),
+      );
       const loaded = yield* turn(Effect.acquireRelease(
         Effect.tap(
           Effect.tryPromise({
@@ -180,7 +185,7 @@ export const makeSessions = (engine: Engine): Sessions => {
       return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, lanes: loaded.lanes, run };
     });
 
-  return { usage: () => ({ ...usage }), lanes: engine.lanes, session, upload };
+  return { usage: () => ({ ...usage }), lanes: engine.lanes, readsFiles: engine.readsFiles ?? false, session, upload };
 };
 
 /** What is wrong with the feeds, in one sentence each; undefined when they fit. */

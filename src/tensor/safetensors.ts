@@ -69,12 +69,21 @@ const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined 
  * @throws SafetensorsError when the file has no such key or its element type is not read here
  */
 export const readTensor = (bytes: Uint8Array, header: Header, key: string): Tensor => {
-  const { dtype, dims, begin, end } = entryIn(header, key);
+  const { begin, end } = entryIn(header, key);
   if (bytes.length < end) {
     throw new SafetensorsError(header.file, key, `is truncated: ${key} ends at byte ${end}, ${bytes.length} are there`);
   }
+  return decodeAs(header, key, bytes.subarray(begin, end));
+};
+
+/**
+ * One tensor as float32, from its own bytes alone.
+ * @throws SafetensorsError when the file has no such key or its element type is not read here
+ */
+export const decodeAs = (header: Header, key: string, bytes: Uint8Array): Tensor => {
+  const { dtype, dims } = entryIn(header, key);
   // A copy, so it is aligned whatever the offset in the file was. (Not `slice`: that of a Buffer shares its memory.)
-  const data = toFloats(dtype, new Uint8Array(bytes.subarray(begin, end)).buffer);
+  const data = toFloats(dtype, new Uint8Array(bytes).buffer);
   if (data === undefined) throw new SafetensorsError(header.file, key, `${key}: element type ${dtype} cannot be read`);
   return { dims, data };
 };

@@ -103,7 +103,7 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
     [
       "no model_index.json",
       (f) => rmSync(join(f, "model_index.json")),
-      /model_index.json is missing[^]*from_single_file/,
+      /model_index.json is missing[^]*one .safetensors file/,
     ],
     [
       "another pipeline",
@@ -192,7 +192,7 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       (await failure(join(temp, "no", "where"))).message,
       /does not exist[^]*Nearest folder that exists: .*sau-test-/,
     );
-    assert.match((await failure(put(join(temp, "sd.safetensors"), ""))).message, /is a file[^]*from_single_file/);
+    assert.match((await failure(put(join(temp, "sd.ckpt"), ""))).message, /is a file[^]*Pickled/);
     assert.match((await failure(join(tinyBundle(temp), "unet"))).message, /This folder holds one part, a unet/);
   });
 });

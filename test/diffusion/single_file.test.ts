@@ -5,7 +5,14 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, tr
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import { type Bundle, openBundle, type OpenOptions, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import {
+  type Bundle,
+  openBundle,
+  type OpenOptions,
+  partWeights,
+  readWeights,
+  withChanges,
+} from "../../src/diffusion/bundle.ts";
 import { saveDelta } from "../../src/diffusion/delta.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
 import { openDecoder } from "../../src/diffusion/pictures.ts";
@@ -17,6 +24,8 @@ import { partOfFile } from "../../src/diffusion/single_file/part.ts";
 import { BIAS, guessPrediction } from "../../src/diffusion/single_file/prediction.ts";
 import { openClipRules } from "../../src/diffusion/single_file/text.ts";
 import { openTextEncoder } from "../../src/diffusion/text.ts";
+import { changedBytes } from "../../src/diffusion/weights.ts";
+import { scanFile } from "../../src/diffusion/weights_file.ts";
 import { parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import { parseClipTextConfig } from "../../src/models/clip_text.ts";
 import { parseUnetConfig } from "../../src/models/unet_2d_condition.ts";
@@ -378,6 +387,35 @@ describe("single file: the same model in both forms", { timeout: 300_000 }, () =
     assert.equal(readFileSync(there, "utf8"), "x");
     await Effect.runPromise(saveBundle(bundle, there, { force: true }));
     assert.deepEqual(readFileSync(there), readFileSync(path));
+  });
+
+  it("a matrix that the file holds turned over is read, handed to graphs and written back the other way", async () => {
+    const data = Float16Array.of(1, 2, 3, 4, 5, 6);
+    const path = put(
+      join(fresh(), "x.safetensors"),
+      checkpointBytes(new Map([["text_projection", { dims: [2, 3], data }]])),
+    );
+    const scanned = await Effect.runPromise(scanFile(path));
+    const layout = { prefix: "", rules: openClipRules(1, true), config: {} };
+    const { part } = partOfFile("text_encoder", { path, allowed: [] }, scanned, layout);
+    const key = "text_projection.weight";
+    const source = { parts: { text_encoder: part }, changed: new Map() };
+    const over = Float32Array.of(1, 4, 2, 5, 3, 6);
+    assert.deepEqual(await Effect.runPromise(readWeights(source, "text_encoder", [key])), [{
+      dims: [3, 2],
+      data: over,
+    }]);
+    for (const files of [false, true]) {
+      const { external, locate } = await Effect.runPromise(partWeights(source, "text_encoder", { files }));
+      const { offset, length, dims, bytes } = locate(key);
+      const held = bytes ?? external[0].data.slice(offset, offset + length);
+      assert.deepEqual([new Float32Array(new Float16Array(held.slice().buffer)), dims], [over, [3, 2]]);
+    }
+    const value = tensor(over.map((x) => 10 * x), [3, 2]);
+    const changed = { ...source, changed: new Map([["text_encoder", new Map([[key, value]])]] as const) };
+    const [{ at, bytes }] = await Effect.runPromise(changedBytes(changed, part, part.files[0]));
+    assert.equal(at, scanned.header.entries.get("text_projection")?.begin);
+    assert.deepEqual(new Float16Array(bytes.slice().buffer), data.map((x) => 10 * x));
   });
 
   describe("what cannot be used is refused, with what was found", () => {

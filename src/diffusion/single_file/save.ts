@@ -3,77 +3,37 @@
  * all, and never in place of the file that it came from.
  */
 import { Effect } from "effect";
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { chmod, lstat, mkdir, mkdtemp, open, realpath, rename, rm, stat } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, realpath, rename, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { encodeAs } from "../../tensor/safetensors.ts";
-import { size, type Tensor } from "../../tensor/tensor.ts";
+import { size } from "../../tensor/tensor.ts";
 import type { Bundle } from "../bundle.ts";
-import { Disk, noRoom, writing } from "../disk.ts";
+import { Disk, noRoom, type Patch, writing } from "../disk.ts";
 import { BundleError } from "../errors.ts";
-import { system } from "../files.ts";
+import { hashFile, system } from "../files.ts";
 import { keyIn } from "../keys.ts";
 import type { Part } from "../part.ts";
-import { readWeights } from "../weights.ts";
-import { tensors, type WeightsFile } from "../weights_file.ts";
+import { changedBytes, checkChanges, patchesFor, readWeights, withWeights } from "../weights.ts";
+import { tensors } from "../weights_file.ts";
 import type { Checkpoint } from "./open.ts";
 
-/** Bytes for a place in the file. */
-interface Patch {
-  readonly at: number;
-  readonly bytes: Uint8Array;
-}
-
-/** Where a byte of a part's memory lies in the file. */
-const placeOf = ({ stretches }: WeightsFile, position: number): number => {
-  let before = 0;
-  for (const { begin, end } of stretches) {
-    if (position < before + end - begin) return begin + position - before;
-    before += end - begin;
-  }
-  return stretches.at(-1)?.end ?? 0;
-};
-
-const turned = ({ dims: [rows, columns], data }: Tensor): Tensor => {
-  const out = new Float32Array(data.length);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) out[j * rows + i] = data[i * columns + j];
-  return { dims: [columns, rows], data: out };
-};
-
-/** New values of one of the file's tensors, as bytes for their place. */
-const patchOf = (part: Part, key: string, value: Tensor): Effect.Effect<Patch, BundleError> =>
-  Effect.gen(function* () {
-    const [file] = part.files;
-    const entry = file.header.entries.get(key);
-    if (entry === undefined) {
-      return yield* new BundleError({ file: part.file, key, problem: `holds no tensor ${key}` });
-    }
-    const at = placeOf(file, entry.begin);
-    if (!file.transposed.has(key)) {
-      return { at, bytes: yield* tensors(() => encodeAs(file.header, key, value)) };
-    }
-    const dims = entry.dims.toReversed();
-    const header = { ...file.header, entries: new Map([[key, { ...entry, dims }]]) };
-    return { at, bytes: yield* tensors(() => encodeAs(header, key, turned(value))) };
-  });
-
+/** What is to be written over: changed tensors, and all of a part that was taken from elsewhere. */
 const patchesOf = Effect.fnUntraced(function* (bundle: Bundle, { parts }: Checkpoint) {
   const patches: Patch[] = [];
   for (const name of ["unet", "text_encoder", "vae"] as const) {
     const own = parts[name];
     const now = bundle.parts[name];
-    if (now === own) {
-      for (const [key, value] of bundle.changed.get(name) ?? []) patches.push(yield* patchOf(own, key, value));
+    const [file] = own.files;
+    if (now.file === own.file) {
+      yield* checkChanges(bundle, own);
+      patches.push(...yield* changedBytes(bundle, own, file));
       continue;
     }
-    // A part from elsewhere: all of its values. Position ids are no weights, and folders may hold none.
-    const names = [...own.header.entries.keys()].filter((key) => !key.endsWith("position_ids"));
-    const lost = names.find((key) => {
-      const found = keyIn(now.header, key);
-      const dims = found === undefined ? undefined : now.header.entries.get(found)?.dims;
-      return dims === undefined || size(dims) !== size(own.header.entries.get(key)?.dims ?? []);
-    });
+    // Position ids are no weights, and folders may hold none.
+    const names = [...file.header.entries.keys()].filter((key) => !key.endsWith("position_ids"));
+    const sizeIn = (part: Part, key: string | undefined) =>
+      key === undefined ? undefined : size(part.header.entries.get(key)?.dims ?? []);
+    const lost = names.find((key) => sizeIn(now, keyIn(now.header, key)) !== sizeIn(own, key));
     if (lost !== undefined) {
       return yield* new BundleError({
         file: now.file,
@@ -83,10 +43,13 @@ const patchesOf = Effect.fnUntraced(function* (bundle: Bundle, { parts }: Checkp
       });
     }
     const values = yield* readWeights(bundle, name, names);
-    for (const [i, key] of names.entries()) {
-      const dims = own.header.entries.get(key)?.dims ?? values[i].dims;
-      patches.push(yield* patchOf(own, key, { dims, data: values[i].data }));
-    }
+    const bytes = yield* tensors(() =>
+      new Map(names.map((key, i) => {
+        const dims = file.header.entries.get(key)?.dims ?? [];
+        return [key, encodeAs(file.header, key, { dims, data: values[i].data })];
+      }))
+    );
+    patches.push(...patchesFor(file, bytes));
   }
   return patches;
 });
@@ -124,12 +87,6 @@ const checkOut = Effect.fnUntraced(function* (checkpoint: Checkpoint, out: strin
   }
 });
 
-const hashFile = async (path: string): Promise<string> => {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(chunk);
-  return hash.digest("hex");
-};
-
 /** The file's path: `.safetensors` is added where it is missing. */
 export const checkpointPath = (out: string): string => /\.safetensors$/i.test(out) ? out : `${out}.safetensors`;
 
@@ -146,7 +103,7 @@ export const saveCheckpoint = Effect.fn("saveCheckpoint")(function* (
 ): Effect.fn.Return<{ readonly file: string; readonly sha256: string }, BundleError> {
   const target = checkpointPath(resolve(out));
   yield* checkOut(checkpoint, target, force);
-  const { path: from, size: length, modified } = checkpoint.file;
+  const { parts, file: { path: from, size: length } } = checkpoint;
   const patches = yield* patchesOf(bundle, checkpoint);
   const disk = yield* Disk;
   const parent = dirname(target);
@@ -160,31 +117,9 @@ export const saveCheckpoint = Effect.fn("saveCheckpoint")(function* (
         const room = yield* Effect.promise(() => disk.room(parent));
         if (room !== undefined && room < length) return yield* noRoom(target, length, room);
         const made = join(folder, basename(target));
-        yield* writing(target, () => disk.copyFile(from, made));
-        const state = yield* system(from, "cannot be read", () => stat(from));
-        if (state.size !== length || state.mtimeMs !== modified) {
-          return yield* new BundleError({
-            file: from,
-            problem: "was changed while it was in use",
-            hint: "Start again.",
-          });
-        }
-        yield* writing(target, async () => {
-          // The copy has the input's mode, which may forbid writing.
-          await chmod(made, 0o644);
-          const handle = await open(made, "r+");
-          try {
-            for (const { at, bytes } of patches) {
-              for (let done = 0; done < bytes.length;) {
-                const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at + done);
-                done += bytesWritten;
-              }
-            }
-          } finally {
-            await handle.close();
-          }
-        });
-        const sha256 = yield* system(made, "cannot be read", () => hashFile(made));
+        yield* withWeights(parts.unet.files[0], () => writing(target, () => disk.copyFile(from, made)));
+        yield* writing(target, () => disk.patchFile(made, patches));
+        const sha256 = yield* hashFile(made);
         yield* writing(target, () => rename(made, target));
         return { file: target, sha256 };
       }),
