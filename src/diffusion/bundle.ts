@@ -140,6 +140,15 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
     });
   }
   const kind = String(index._class_name);
+  if (/^(Onnx|ORT|OV)/.test(kind)) {
+    return yield* new BundleError({
+      file,
+      key: "_class_name",
+      problem: `describes a ${kind}, an export of a model for another program`,
+      expected: "the model that it was exported from: a diffusers folder, or a checkpoint in one .safetensors file",
+      hint: "An export has lost the names of its weights. Give the model it came from; its cure can be exported again.",
+    });
+  }
   if (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind)) {
     return yield* new BundleError({
       file,

@@ -110,6 +110,11 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       (f) => put(join(f, "model_index.json"), { _class_name: "StableDiffusionXLPipeline" }),
       /StableDiffusionXLPipeline[^]*1.x or 2.x/,
     ],
+    [
+      "an export of Optimum",
+      (f) => put(join(f, "model_index.json"), { _class_name: "ORTStableDiffusionPipeline" }),
+      /ORTStableDiffusionPipeline, an export[^]*Give the model it came from/,
+    ],
     ["no unet", (f) => rmSync(join(f, "unet"), { recursive: true }), /unet is missing/],
     ["no config", (f) => rmSync(join(f, "vae", "config.json")), /config.json is missing/],
     ["a config that is not JSON", (f) => put(join(f, "vae", "config.json"), "{oops"), /config.json is not JSON/],
