@@ -183,6 +183,8 @@ export interface ScanResult {
   readonly fields: Tensor;
   /** How many of `suspects` were drawn, for how many of `prompts`. */
   readonly drawn: { readonly suspects: number; readonly prompts: number };
+  /** How the model was understood. */
+  readonly notes?: readonly string[];
   /** Pictures of the first prompts clean, then with each of the first suspects: [(1 + s) · p, 3, H, W] in 0…1. */
   readonly pictures: Tensor;
 }

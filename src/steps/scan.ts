@@ -207,6 +207,7 @@ export const scan = Step.make("scan", {
       suspects: listed.map(({ suspect, scores, measure, score }) => ({ ...suspect, scores, measure, score })),
       found: found.length,
       drawn: { suspects: drawn.length, prompts: some.length },
+      notes: bundle.notes,
       fields: { dims: [listed.length, dims[1], dims[2]], data: concat0(listed.map((r) => flat(r.field))).data },
       pictures,
     };

@@ -4,14 +4,16 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { wholeNetwork } from "../../src/diffusion/networks.ts";
 import type { PartName } from "../../src/diffusion/part.ts";
+import { layoutOf } from "../../src/diffusion/single_file/layouts.ts";
 import { type Rule, viewsOf } from "../../src/diffusion/single_file/names.ts";
+import { describeFile } from "../../src/diffusion/single_file/recognise.ts";
 import { shapesOf } from "../../src/diffusion/single_file/shapes.ts";
 import { openClipConfig, openClipRules } from "../../src/diffusion/single_file/text.ts";
-import { unetConfig, unetLayout, unetRules } from "../../src/diffusion/single_file/unet.ts";
+import { LayoutError, unetConfig, unetLayout, unetRules } from "../../src/diffusion/single_file/unet.ts";
 import { vaeConfig, vaeLayout, vaeRules } from "../../src/diffusion/single_file/vae.ts";
 import { Graph } from "../../src/graph/mod.ts";
 import type { Entry, Header } from "../../src/tensor/safetensors.ts";
-import { originalName } from "../support/single_file.ts";
+import { goldenNames, originalName } from "../support/single_file.ts";
 
 /** Dims of every tensor of a network, by name. */
 const tensorsOf = (part: PartName, config: unknown): Map<string, readonly number[]> => {
@@ -101,6 +103,32 @@ describe("single file: laws", { timeout: 120_000 }, () => {
         assert.deepEqual(sorted(tensorsOf("vae", vaeConfig(file, layout, 64))), sorted(network));
       }),
       { numRuns: 30 },
+    );
+  });
+
+  it("whatever a file names and whatever shapes it claims, it is described or refused, and soon", () => {
+    const names = [...["unet", "vae", "clip", "open_clip"] as const].flatMap((part) =>
+      Object.keys(goldenNames(part).names)
+    );
+    const key = fc.oneof(
+      { weight: 8, arbitrary: fc.constantFrom(...names) },
+      fc.tuple(fc.constantFrom("model.diffusion_model.", "first_stage_model.", ""), fc.string()).map((s) => s.join("")),
+    );
+    const tensor = fc.tuple(key, fc.array(fc.integer({ min: 0, max: 9 }), { maxLength: 4 }));
+    // Enough to be taken for a checkpoint.
+    const whole = names.map((name) => [name, [4, 4, 3, 3]] as const);
+    fc.assert(
+      fc.property(fc.boolean(), fc.array(tensor, { maxLength: 60 }), (start, others) => {
+        const header = headerOf(new Map<string, readonly number[]>([...start ? whole : [], ...others]));
+        assert.ok(describeFile(header).what.length < 500);
+        try {
+          const parts = layoutOf(header)?.parts("epsilon");
+          for (const { prefix, rules } of Object.values(parts ?? {})) viewsOf(header, prefix, rules);
+        } catch (e) {
+          assert.ok(e instanceof LayoutError, String(e));
+        }
+      }),
+      { numRuns: 100 },
     );
   });
 
