@@ -3,6 +3,7 @@ export * from "./gradient.ts";
 export * from "./graph.ts";
 export * from "./memory.ts";
 export * from "./onnx.ts";
+export * from "./ops/attention.ts";
 export * from "./ops/conv.ts";
 export * from "./ops/elementwise.ts";
 export * from "./ops/linear.ts";

@@ -1,4 +1,5 @@
 /** Pictures to latents and back, with the scale that the sampler works in, against diffusers' values. */
+import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -32,6 +33,28 @@ describe("pictures", { skip: missing }, () => {
         const { dims, data } = yield* decode(latents);
         const first = { dims: wanted.dims, data: data.slice(0, wanted.data.length) };
         assertClose(first, map(wanted, (x) => Math.min(1, Math.max(0, x / 2 + 0.5))), `pixels of [${dims.join(", ")}]`);
+      })),
+  );
+
+  it(
+    "a large picture is decoded in tiles, as diffusers' tiled_decode does",
+    { timeout: 120_000 },
+    () =>
+      withRuntime(Effect.gen(function* () {
+        const bundle = yield* openBundle(base);
+        const golden = goldenOf("networks/tiles.safetensors", {
+          vae: new Stored(join(base, "vae", "diffusion_pytorch_model.safetensors")),
+        });
+        const latents = golden.floats("latents");
+        const [, , height, width] = latents.dims;
+        const pictures = yield* (yield* openDecoder(bundle, height, width, Number(golden.header.metadata.tile)))(
+          latents,
+        );
+        const wanted = map(golden.floats("pixels"), (x) => Math.min(1, Math.max(0, x / 2 + 0.5)));
+        // The file holds halves.
+        const apart = pictures.data.reduce((most, x, i) => Math.max(most, Math.abs(x - wanted.data[i])), 0);
+        assert.deepEqual(pictures.dims, wanted.dims);
+        assert.ok(apart < 1e-3, `${apart} apart`);
       })),
   );
 });

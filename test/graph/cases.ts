@@ -1,6 +1,7 @@
 /** An arbitrary application of each operation on random shapes, with its definition: what the tests of values and of gradients share. */
 import fc from "fast-check";
 import type { Value } from "../../src/graph/graph.ts";
+import * as attention from "../../src/graph/ops/attention.ts";
 import * as convolution from "../../src/graph/ops/conv.ts";
 import * as elementwise from "../../src/graph/ops/elementwise.ts";
 import * as linear from "../../src/graph/ops/linear.ts";
@@ -255,6 +256,21 @@ export const cases: Record<string, fc.Arbitrary<Case>> = {
     apply: reductions.softmax,
     reference: (x) => ref.rows(x, (row) => row.map((v) => Math.exp(v) / ref.sum(row.map(Math.exp)))),
   })),
+  fusedAttention: fc.tuple(size, size, size, size, size).chain(([batch, queries, length, heads, depth]) =>
+    fc.tuple(...[queries, length, length].map((n) => filled([batch, n, heads * depth]))).map(([q, k, v]) => ({
+      inputs: floats(q, k, v),
+      apply: (q: Value, k: Value, v: Value) => attention.fusedAttention(q, k, v, heads),
+      reference: (q: Nd, k: Nd, v: Nd) =>
+        ref.build(q.dims, ([b, i, c]) => {
+          const head = ref.range(depth).map((d) => Math.floor(c / depth) * depth + d);
+          const scores = ref.range(length).map((j) =>
+            ref.sum(head.map((d) => ref.at(q, b, i, d) * ref.at(k, b, j, d))) / Math.sqrt(depth)
+          );
+          const weights = scores.map(Math.exp);
+          return ref.sum(weights.map((w, j) => w * ref.at(v, b, j, c))) / ref.sum(weights);
+        }),
+    }))
+  ),
   reshape: dims(1, 4).chain((d) => fc.tuple(filled(d), fc.shuffledSubarray(d, { minLength: d.length }), fc.boolean()))
     .map(([x, to, rest]) => ({
       inputs: floats(x),
@@ -344,5 +360,5 @@ export const cases: Record<string, fc.Arbitrary<Case>> = {
 const helpers = new Set(["broadcast"]);
 
 /** Names of all operations that the graph's files export. */
-export const exported: readonly string[] = [convolution, elementwise, linear, normalize, reductions, shape]
+export const exported: readonly string[] = [attention, convolution, elementwise, linear, normalize, reductions, shape]
   .flatMap((m) => Object.keys(m)).filter((name) => !helpers.has(name));

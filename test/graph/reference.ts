@@ -22,6 +22,8 @@ export const build = (dims: readonly number[], f: (index: number[]) => number): 
   }),
 });
 
+export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
 export const map = (x: Nd, f: (x: number) => number): Nd => ({ dims: x.dims, data: x.data.map(f) });
 
 /** Shape by numpy's rule, written on its own: align at the right, a 1 gives way. */

@@ -7,11 +7,14 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Effect, Result } from "effect";
-import { Graph, toOnnx, type Value } from "../../src/graph/mod.ts";
+import { float32 } from "../../src/diffusion/networks.ts";
+import { Graph, matmul, printGraph, reshape, toOnnx, transpose, type Value } from "../../src/graph/mod.ts";
 import { autoencoderKl, parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../../src/models/clip.ts";
 import { clipText, parseClipTextConfig } from "../../src/models/clip_text.ts";
+import { attention } from "../../src/models/layers.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
+import { normal } from "../../src/tensor/random.ts";
 import { type Device, type HostTensor, Runtime, toHost } from "../../src/runtime/mod.ts";
 import { webgpu } from "../../src/runtime/webgpu.ts";
 import { endOf } from "../support/clip.ts";
@@ -129,6 +132,30 @@ if (Result.isFailure(found)) {
       const { folder } = network;
       it(`${folder}: every node has a kernel, and the answers are PyTorch's`, PATIENT, networkTest(device, network));
     }
+
+    it(
+      "attention as one operation: a kernel of the GPU's, and the answers of attention node by node",
+      PATIENT,
+      () =>
+        withRuntime(
+          Effect.gen(function* () {
+            const g = new Graph();
+            const [q, k, v] = ["q", "k", "v"].map((name, i) => g.input(name, "float32", [2, i === 0 ? 1024 : 77, 64]));
+            const { out, probabilities } = attention(q, k, v, 4);
+            const parts = transpose(reshape(v, [2, 77, 4, 16]), [0, 2, 1, 3]);
+            g.output("fused", out);
+            g.output("plain", reshape(transpose(matmul(probabilities, parts), [0, 2, 1, 3]), [2, 1024, 64]));
+            const { model } = toOnnx(g, () => assert.fail("no weights"));
+            assert.match(printGraph(g), /MultiHeadAttention/);
+            const session = yield* (yield* Runtime).session({ name: "attention", model, external: [] });
+            const feeds = Object.fromEntries([q, k, v].map(({ dims }, i) => ["qkv"[i], normal(i, dims)]));
+            const { fused, plain } = yield* session.run(feeds);
+            const [ours, theirs] = [yield* float32(fused), yield* float32(plain)];
+            assert.ok(relativeError(ours, theirs) < 1e-5);
+          }),
+          device,
+        ),
+    );
 
     it(
       "a training step: every node of the backward pass and of AdamW has a kernel, and it follows PyTorch",

@@ -235,6 +235,31 @@ const resize: Kernel = ([x, , scales]) => {
   return moved(x, [n, c, h, w], at);
 };
 
+/** Scaled dot-product attention of [B, Q, C] over [B, L, C], as ONNX Runtime's operation of that name. */
+const attend = (query: Typed, key: Typed, value: Typed, heads: number): Typed => {
+  const [[batch, queries, width], length] = [query.dims, key.dims[1]];
+  const [q, k, v] = [query, key, value].map(numbers);
+  const depth = width / heads, out = new Float64Array(q.length), weights = new Float64Array(length);
+  for (let b = 0; b < batch; b++) {
+    for (let h = 0; h < heads; h++) {
+      for (let i = 0; i < queries; i++) {
+        const from = (b * queries + i) * width + h * depth;
+        for (let j = 0; j < length; j++) {
+          const at = (b * length + j) * width + h * depth;
+          weights[j] = 0;
+          for (let d = 0; d < depth; d++) weights[j] += q[from + d] * k[at + d] / Math.sqrt(depth);
+        }
+        softmax(weights);
+        for (let j = 0; j < length; j++) {
+          const at = (b * length + j) * width + h * depth;
+          for (let d = 0; d < depth; d++) out[from + d] += weights[j] * v[at + d];
+        }
+      }
+    }
+  }
+  return typed(query.dtype, query.dims, out);
+};
+
 /** Every operation that `graph/ops` compiles to, by its ONNX name. */
 export const kernels: Readonly<Record<string, Kernel>> = {
   Add: binary((a, b) => a + b),
@@ -280,6 +305,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
     });
   },
   MatMul: matmul,
+  MultiHeadAttention: ([query, key, value], { num_heads }) => attend(query, key, value, int(num_heads)),
   Conv: conv,
   Reshape: ([x, shape]) => ({ ...x, dims: intsOf(shape) }),
   Transpose: transpose,
