@@ -14,6 +14,9 @@ import { narrow, shard, tensorsOf } from "../support/forms.ts";
 import { randomModel } from "../support/random_model.ts";
 import { withRuntime } from "../support/runtime.ts";
 
+/** Computing takes longer on a busy machine than Bun gives a test by itself. */
+const patient = { timeout: 120_000 };
+
 const temp = tempFolder();
 after(() => rmSync(temp, { recursive: true, force: true }));
 const model = (change: (folder: string) => void = () => {}): string => {
@@ -42,8 +45,8 @@ const embed = (folder: string) =>
     return (yield* encode([bundle.tokenizer.encode("a photo of a dog").ids])).data;
   }));
 
-describe("sharded weights", { timeout: 120_000 }, () => {
-  it("hold the tensors of the one file, and compute the same", async () => {
+describe("sharded weights", patient, () => {
+  it("hold the tensors of the one file, and compute the same", patient, async () => {
     const whole = await open(model());
     const folder = sharded();
     const bundle = await open(folder);
@@ -71,7 +74,7 @@ describe("sharded weights", { timeout: 120_000 }, () => {
     assert.deepEqual(await embed(text), await embed(model()));
   });
 
-  it("are saved with the same shards and index; only a shard with a change differs", async () => {
+  it("are saved with the same shards and index; only a shard with a change differs", patient, async () => {
     const folder = sharded();
     const before = await open(folder);
     const key = "conv_in.bias";
@@ -152,9 +155,9 @@ describe("sharded weights", { timeout: 120_000 }, () => {
     ],
   ];
   for (const [name, change, message] of cases) {
-    it(`${name} is refused`, async () => assert.match((await failure(sharded(change))).message, message));
+    it(`${name} is refused`, patient, async () => assert.match((await failure(sharded(change))).message, message));
   }
-  it("a total that the files do not hold is said", async () => {
+  it("a total that the files do not hold is said", patient, async () => {
     const folder = sharded((f) => {
       const index = JSON.parse(readFileSync(join(f, INDEX), "utf8"));
       put(join(f, INDEX), { ...index, metadata: { total_size: 7 } });
@@ -163,14 +166,14 @@ describe("sharded weights", { timeout: 120_000 }, () => {
   });
 });
 
-describe("variants", { timeout: 120_000 }, () => {
+describe("variants", patient, () => {
   const rename = (to: string) => (f: string) => renameSync(join(unet(f), `${STEM}.safetensors`), join(unet(f), to));
-  it("are read where the plain file is absent, and said", async () => {
+  it("are read where the plain file is absent, and said", patient, async () => {
     const bundle = await open(model(rename(`${STEM}.fp16.safetensors`)));
     assert.match(bundle.notes.join(), /unet has no diffusion_pytorch_model.safetensors; its variant fp16 is read/);
     assert.match((await open(model(rename(`${STEM}.ema.safetensors`)))).notes.join(), /variant ema/);
   });
-  it("the plain file goes first, then fp16, bf16 and others; what is not read is named", async () => {
+  it("the plain file goes first, then fp16, bf16 and others; what is not read is named", patient, async () => {
     const add = (...names: string[]) =>
       tinyBundle(temp, (f) => {
         for (const name of names) put(join(unet(f), name), weightsFile(tinyWeights.vae));
@@ -184,7 +187,7 @@ describe("variants", { timeout: 120_000 }, () => {
     const { leftOut } = await Effect.runPromise(saveBundle(bundle, join(mkdtempSync(join(temp, "v-")), "out")));
     assert.deepEqual(leftOut.map((name) => name.split(".").at(-2)).sort(), ["bf16", "non_ema"]);
   });
-  it("sharded variants have an index in either spelling", async () => {
+  it("sharded variants have an index in either spelling", patient, async () => {
     for (const name of [`${STEM}.safetensors.index.fp16.json`, `${STEM}.fp16.safetensors.index.json`]) {
       const bundle = await open(sharded((f) => renameSync(join(f, INDEX), join(f, name))));
       assert.equal(bundle.parts.unet.files.length, 3);
@@ -195,9 +198,9 @@ describe("variants", { timeout: 120_000 }, () => {
   });
 });
 
-describe("half precision and bfloat16", { timeout: 120_000 }, () => {
+describe("half precision and bfloat16", patient, () => {
   for (const [dtype, precision] of [["F16", 2 ** -10], ["BF16", 2 ** -7]] as const) {
-    it(`${dtype}: opens, computes, is changed and saved as ${dtype}`, async () => {
+    it(`${dtype}: opens, computes, is changed and saved as ${dtype}`, patient, async () => {
       const folder = model((f) => {
         for (const part of ["unet", "vae"]) narrow(join(f, part, `${STEM}.safetensors`), dtype);
         narrow(join(f, "text_encoder", "model.safetensors"), dtype);

@@ -15,6 +15,9 @@ import { Graph } from "../../src/graph/mod.ts";
 import type { Entry, Header } from "../../src/tensor/safetensors.ts";
 import { goldenNames, originalName } from "../support/single_file.ts";
 
+/** Computing takes longer on a busy machine than Bun gives a test by itself. */
+const patient = { timeout: 120_000 };
+
 /** Dims of every tensor of a network, by name. */
 const tensorsOf = (part: PartName, config: unknown): Map<string, readonly number[]> => {
   const g = new Graph();
@@ -39,8 +42,8 @@ const sorted = (map: ReadonlyMap<string, readonly number[]>) =>
 /** Channels of 1 to 4 levels. */
 const levels = fc.array(fc.constantFrom(32, 64, 96), { minLength: 1, maxLength: 4 });
 
-describe("single file: laws", { timeout: 120_000 }, () => {
-  it("a U-Net's layout and config are read off its tensors, whichever levels attend to the text", () => {
+describe("single file: laws", patient, () => {
+  it("a U-Net's layout and config are read off its tensors, whichever levels attend to the text", patient, () => {
     const layouts = levels.chain((channels) =>
       fc.record({
         channels: fc.constant(channels),
@@ -76,7 +79,7 @@ describe("single file: laws", { timeout: 120_000 }, () => {
     );
   });
 
-  it("an autoencoder's as well, with and without attention and outer convolutions", () => {
+  it("an autoencoder's as well, with and without attention and outer convolutions", patient, () => {
     const any = fc.record({ channels: levels, layers: fc.integer({ min: 1, max: 3 }) });
     fc.assert(
       fc.property(any, fc.boolean(), fc.boolean(), (layout, attends, outer) => {
@@ -106,7 +109,7 @@ describe("single file: laws", { timeout: 120_000 }, () => {
     );
   });
 
-  it("whatever a file names and whatever shapes it claims, it is described or refused, and soon", () => {
+  it("whatever a file names and whatever shapes it claims, it is described or refused, and soon", patient, () => {
     const names = [...["unet", "vae", "clip", "open_clip"] as const].flatMap((part) =>
       Object.keys(goldenNames(part).names)
     );
@@ -132,7 +135,7 @@ describe("single file: laws", { timeout: 120_000 }, () => {
     );
   });
 
-  it("OpenCLIP's text encoder of any depth, its queries, keys and values in one tensor", () => {
+  it("OpenCLIP's text encoder of any depth, its queries, keys and values in one tensor", patient, () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 5 }), fc.constantFrom(64, 128), (layers, width) => {
         const described = {
