@@ -55,7 +55,8 @@ describe("sharded weights", patient, () => {
     assert.deepEqual(new Set(bundle.parts.unet.header.entries.keys()), new Set(whole.parts.unet.header.entries.keys()));
     const keys = [...whole.parts.unet.header.entries.keys()];
     const read = (b: typeof bundle) => Effect.runPromise(readWeights(b, "unet", keys));
-    assert.deepEqual(await read(bundle), await read(whole));
+    const [ours, theirs] = [await read(bundle), await read(whole)];
+    keys.forEach((key, i) => assert.ok(ours[i].data.every((x, j) => x === theirs[i].data[j]), key));
     const bytes = await Effect.runPromise(weightsBytes(bundle, "unet"));
     assert.deepEqual(
       readTensor(bytes, bundle.parts.unet.header, keys[7]),

@@ -169,20 +169,24 @@ const fresh = (): string => mkdtempSync(join(temp, "t-"));
 const open = (path: string, options: OpenOptions = {}) => Effect.runPromise(openBundle(path, options));
 const failure = (path: string, options: OpenOptions = {}) => Effect.runPromise(Effect.flip(openBundle(path, options)));
 
+/** Whether two tensors are the same to the bit. (A difference between large arrays is not printed: that takes gigabytes.) */
+const same = (a: Tensor, b: Tensor): boolean =>
+  `${a.dims}` === `${b.dims}` && a.data.length === b.data.length && a.data.every((x, i) => Object.is(x, b.data[i]));
+
 /** Embeddings and, where asked for, latents after a step and a picture of them. */
 const draw = (bundle: Bundle, picture: boolean) =>
   withRuntime(Effect.gen(function* () {
     const texts = yield* (yield* openTextEncoder(bundle))(
       ["a photo of a dog!", ""].map((p) => bundle.tokenizer.encode(p).ids),
     );
-    if (!picture) return { texts };
+    if (!picture) return [texts];
     const sample = yield* openSampler(bundle, { pictures: 1 });
     const { latents } = yield* sample(
       { context: slice0(texts, 0, 1), uncond: slice0(texts, 1, 2) },
       normal(1, [1, 4, 8, 8]),
       { steps: 1, guidance: 2 },
     );
-    return { texts, latents, pixels: yield* (yield* openDecoder(bundle, 8, 8))(latents) };
+    return [texts, latents, yield* (yield* openDecoder(bundle, 8, 8))(latents)];
   }));
 
 describe("single file: the same model in both forms", patient, () => {
@@ -213,10 +217,14 @@ describe("single file: the same model in both forms", patient, () => {
         const [a, b] = await Promise.all(
           [file, folder].map((bundle) => Effect.runPromise(readWeights(bundle, part, names))),
         );
-        assert.deepEqual(a, b);
+        names.forEach((name, i) => assert.ok(same(a[i], b[i]), `${part} ${name}`));
       }
       assert.deepEqual(parseUnetConfig(file.parts.unet.config), parseUnetConfig(folder.parts.unet.config));
-      assert.deepEqual(await draw(file, kind === "sd-1.5"), await draw(folder, kind === "sd-1.5"));
+      const [ours, theirs] = [await draw(file, kind === "sd-1.5"), await draw(folder, kind === "sd-1.5")];
+      for (const [i, name] of ["texts", "latents", "pixels"].entries()) {
+        assert.ok(ours.length <= i || same(ours[i], theirs[i]), name);
+      }
+      assert.equal(ours.length, kind === "sd-1.5" ? 3 : 1);
       assert.match(file.notes.join("\n"), /one file, Stable Diffusion [12].x by its tensors/);
       assert.match(file.notes.join("\n"), /moving average \(model_ema, 2 tensors\)[^]*not helped by this cure/);
       assert.match(file.notes.join("\n"), /belong to no part[^]*alphas_cumprod/);
@@ -253,7 +261,7 @@ describe("single file: the same model in both forms", patient, () => {
         const [a, b] = [path, saved.folder].map((p) => new Uint8Array(readFileSync(p)));
         const header = parseHeader(a, a.length, path);
         assert.equal(a.length, b.length);
-        assert.deepEqual(b.subarray(0, header.bytes), a.subarray(0, header.bytes));
+        assert.ok(Buffer.from(b.subarray(0, header.bytes)).equals(Buffer.from(a.subarray(0, header.bytes))));
         const differ = [...header.entries].filter(([, { begin, end }]) =>
           !Buffer.from(a.subarray(begin, end)).equals(Buffer.from(b.subarray(begin, end)))
         ).map(([key]) => key);
@@ -421,7 +429,7 @@ describe("single file: the same model in both forms", patient, () => {
     assert.match((await save(there)).message, /is there already[^]*--force/);
     assert.equal(readFileSync(there, "utf8"), "x");
     await Effect.runPromise(saveBundle(bundle, there, { force: true }));
-    assert.deepEqual(readFileSync(there), readFileSync(path));
+    assert.ok(readFileSync(there).equals(readFileSync(path)));
   });
 
   it(
