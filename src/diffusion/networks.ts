@@ -15,6 +15,7 @@ import type { Bundle } from "./bundle.ts";
 import { BundleError } from "./errors.ts";
 import { checkKeys } from "./keys.ts";
 import type { Part, PartName } from "./part.ts";
+import { checkRoom } from "./room.ts";
 import { type PartSource, partWeights } from "./weights.ts";
 
 /** Every weight that a part's whole network has, with its dimensions, by the names that the graphs use. */
@@ -90,6 +91,7 @@ export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
 export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
+    yield* checkRoom(name, graph, source.parts[part]?.size ?? 0, runtime);
     const { locate, external, ...folder } = yield* partWeights(source, part, { files: runtime.readsFiles });
     const { model, paths } = toOnnx(graph, (_, key) => locate(key));
     return yield* runtime.session({ name, model, external: external.filter(({ path }) => paths.has(path)), ...folder });

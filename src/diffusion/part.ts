@@ -5,7 +5,7 @@ import { basename, join } from "node:path";
 import type { Header } from "../tensor/safetensors.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, readJson } from "./files.ts";
-import { checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
+import { bytesOf, checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
 import { findWeights, type FoundWeights } from "./weights_names.ts";
 
 export { fromSafetensors, tensors } from "./weights_file.ts";
@@ -22,6 +22,8 @@ export interface Part {
   readonly file: string;
   /** The files that hold the weights, one unless they are sharded. */
   readonly files: readonly WeightsFile[];
+  /** Bytes that the weights take in memory. */
+  readonly size: number;
   /** config.json as it stands; inferred where one file holds all parts. */
   readonly config: Readonly<Record<string, unknown>>;
   /** The tensors of all files, by the names that the network gives them, as if the files followed each other. */
@@ -166,5 +168,6 @@ export const openPart = Effect.fn("openPart")(function* (
   } else files = yield* openShards(folder, file, shards);
   const header = joinHeaders(files, file);
   const notes = [...found.notes, ...sizeNote(header, found)];
-  return { name, folder, file, files, config, header, sha256: hashOf(files), notes };
+  const size = files.reduce((n, one) => n + bytesOf(one), 0);
+  return { name, folder, file, files, size, config, header, sha256: hashOf(files), notes };
 });

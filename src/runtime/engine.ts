@@ -53,6 +53,8 @@ export interface Engine {
   readonly lanes: number;
   /** Whether it reads weights from disk by itself, so that they are never in this process's memory twice. */
   readonly readsFiles?: boolean;
+  /** Bytes that it can still take, where that can be told. */
+  readonly room?: () => number;
   readonly load: (model: ModelBytes) => Promise<Loaded>;
   /** A host tensor as a feed of one run: no copy where the engine reads host memory. */
   readonly wrap: (tensor: HostTensor, dtype: DType) => Held;

@@ -9,6 +9,12 @@ export const runtimeName = (): "deno" | "bun" | "node" =>
 
 export const cores = (): number => os.availableParallelism();
 
+/** Bytes of memory that are free, or that SAU_MEMORY_GB says may be taken. */
+export const freeMemory = (): number => {
+  const said = Number(process.env.SAU_MEMORY_GB);
+  return said > 0 ? said * 1e9 : os.freemem();
+};
+
 export const hostFacts = (): Host => {
   const runtime = runtimeName();
   return {

@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import type { Tensor as OrtTensor } from "onnxruntime-web";
 import { type Backend, Missing } from "./backend.ts";
-import { cores } from "./host.ts";
+import { cores, freeMemory } from "./host.ts";
 import { loadOptional } from "./optional.ts";
 import { type Ort, ortEngine } from "./ort.ts";
 
@@ -38,6 +38,7 @@ export const native = (threads = cores()): Backend => ({
             options: { executionProviders: ["cpu"], intraOpNumThreads: threads, executionMode: "sequential" },
             prepare: asBits,
             readsFiles: true,
+            room: freeMemory,
           })
         ),
       });

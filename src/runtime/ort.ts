@@ -28,6 +28,8 @@ export interface OrtSettings {
   readonly close?: () => Promise<void>;
   /** Whether sessions take the folder of their weights. */
   readonly readsFiles?: boolean;
+  /** Bytes that can still be taken. */
+  readonly room?: () => number;
 }
 
 /** ONNX Runtime prints its own errors and warnings beside throwing them: fatal ones only, unless SAU_DEBUG is set. */
@@ -114,6 +116,7 @@ export const ortEngine = (settings: OrtSettings): Engine => {
     backend,
     lanes: 1,
     readsFiles: settings.readsFiles ?? false,
+    ...(settings.room === undefined ? {} : { room: settings.room }),
     load,
     wrap,
     upload: (tensor, dtype) =>

@@ -2,7 +2,7 @@
 import { Effect, type Scope } from "effect";
 import { dtypeOf } from "../graph/graph.ts";
 import { type DType, size } from "../tensor/tensor.ts";
-import type { Engine, Held, HostTensor, Loaded, ModelBytes, PortType } from "./engine.ts";
+import type { BackendName, Engine, Held, HostTensor, Loaded, ModelBytes, PortType } from "./engine.ts";
 import { firstLine } from "./optional.ts";
 import { RuntimeError } from "./report.ts";
 import { inTurn } from "./turn.ts";
@@ -58,6 +58,9 @@ export interface Sessions {
   readonly usage: () => Usage;
   /** How many runs compute side by side: into so many batches work is best cut. */
   readonly lanes: number;
+  readonly backend: BackendName;
+  /** Bytes that the device can still take; undefined where it does not tell. */
+  readonly room: () => number | undefined;
   /** Whether models may leave weights in their files (`ModelBytes.folder`). */
   readonly readsFiles: boolean;
   /** Loads a model; it is released when the scope ends. */
@@ -185,7 +188,15 @@ export const makeSessions = (engine: Engine): Sessions => {
       return { name: model.name, inputs: loaded.inputs, outputs: loaded.outputs, lanes: loaded.lanes, run };
     });
 
-  return { usage: () => ({ ...usage }), lanes: engine.lanes, readsFiles: engine.readsFiles ?? false, session, upload };
+  return {
+    usage: () => ({ ...usage }),
+    lanes: engine.lanes,
+    readsFiles: engine.readsFiles ?? false,
+    backend: engine.backend,
+    room: () => engine.room?.(),
+    session,
+    upload,
+  };
 };
 
 /** What is wrong with the feeds, in one sentence each; undefined when they fit. */

@@ -9,7 +9,7 @@ import process from "node:process";
 import { Worker } from "node:worker_threads";
 import type { DType } from "../tensor/tensor.ts";
 import type { Engine, Held, HostTensor, Loaded, ModelBytes } from "./engine.ts";
-import { cores } from "./host.ts";
+import { cores, freeMemory } from "./host.ts";
 import { pack, type Reply, type Request, transferables, unpack, type Wish } from "./wasm_messages.ts";
 
 /** Runs side by side: as many as SAU_WASM_THREADS says, else one a core. */
@@ -17,6 +17,9 @@ export const lanes = (): number => Math.max(1, Math.min(cores(), Number(process.
 
 /** Weights beyond this are held by one worker alone: each has its own copy. */
 const SHARED_WEIGHTS = 2 ** 29;
+
+/** What one WebAssembly's memory can hold, in bytes. */
+const HEAP = 2 ** 32;
 
 interface Pending {
   readonly resolve: (ok: NonNullable<Reply["ok"]>) => void;
@@ -132,7 +135,15 @@ export const pooledEngine = (): Engine => {
     };
   };
 
-  return { backend: "wasm", lanes: lanes(), load, wrap: hold, upload: hold, close: () => Promise.resolve() };
+  return {
+    backend: "wasm",
+    lanes: lanes(),
+    room: () => Math.min(HEAP, freeMemory()),
+    load,
+    wrap: hold,
+    upload: hold,
+    close: () => Promise.resolve(),
+  };
 };
 
 /** The engine keeps its tensors in the host's memory. */

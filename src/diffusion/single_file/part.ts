@@ -2,7 +2,7 @@
 import type { BundlePart } from "../bundle.ts";
 import type { Folder } from "../files.ts";
 import type { Part } from "../part.ts";
-import type { ScannedFile, Stretch, WeightsFile } from "../weights_file.ts";
+import { bytesOf, type ScannedFile, type Stretch, type WeightsFile } from "../weights_file.ts";
 import type { PartLayout } from "./layouts.ts";
 import { type View, viewsOf } from "./names.ts";
 
@@ -62,6 +62,18 @@ export const partOfFile = (
     header,
     transposed: new Set(views.filter((view) => view.transposed).map((view) => view.name)),
   };
-  const part = { name, folder, file: file.path, files: [weights], config, header, sha256: file.sha256, notes: [] };
-  return { part, keys };
+  return {
+    part: {
+      name,
+      folder,
+      file: file.path,
+      files: [weights],
+      size: bytesOf(weights),
+      config,
+      header,
+      sha256: file.sha256,
+      notes: [],
+    },
+    keys,
+  };
 };

@@ -1,6 +1,7 @@
 /** Runs a model node by node with the reference kernels; tensors lie in the host's memory. */
 import type { DType } from "../../tensor/tensor.ts";
 import type { Engine, Held, HostTensor, Loaded, ModelBytes } from "../engine.ts";
+import { freeMemory } from "../host.ts";
 import { kernels } from "./kernels.ts";
 import { type Node, readModel, type Typed } from "./model.ts";
 
@@ -70,6 +71,7 @@ const upload = ({ dims, data }: HostTensor, dtype: DType): Held => hold({ dtype,
 export const referenceEngine = (): Engine => ({
   backend: "reference",
   lanes: 1,
+  room: freeMemory,
   load,
   wrap: ({ dims, data }, dtype) => hold({ dtype, dims, data }),
   upload,
