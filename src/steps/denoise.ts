@@ -5,15 +5,16 @@
 import { Effect, Schema } from "effect";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { ddim } from "../diffusion/scheduler.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
+import { planFor } from "../diffusion/plan.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
-import { normal, seedOf } from "../tensor/random.ts";
+import { seedOf } from "../tensor/random.ts";
 import { type Capture, FIRST_TWIN, type TokenAblation, TRIGGERED } from "./capture.ts";
 import { CapturePort, type TextPairs, TextPort } from "./ports.ts";
 import { report } from "./progress.ts";
-import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
+import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const denoise = Step.make("denoise", {
@@ -21,6 +22,7 @@ export const denoise = Step.make("denoise", {
   description: "Samples each prompt and captures how the U-Net answers its three readings on the same latents.",
   settings: Schema.Struct({
     steps: Steps,
+    scheduler: Scheduler,
     guidance: defaulted(
       Schema.Finite.annotate({ description: "Classifier-free guidance scale of the sampled clean reading." }),
       4,
@@ -51,14 +53,14 @@ export const denoise = Step.make("denoise", {
     const [prompts, readings] = embeddings.dims;
     const config = parseUnetConfig(model.bundle.parts.unet.config);
     const dims = latentDims(config);
-    const start = normal(seedOf(settings.seed, "denoise", "noise"), [prompts, ...dims]);
-    const { timesteps } = ddim(model.bundle.scheduler, settings.steps);
+    const beginning = pictureNoise(seedOf(settings.seed, "denoise", "noise"), prompts, dims);
+    const timesteps = (yield* planFor(model.bundle, settings)).steps.map((step) => step.timestep);
     const indices = [...new Set(settings.at.map((x) => Math.round(x * (timesteps.length - 1))))].sort((a, b) => a - b);
-    const work = prompts * settings.steps;
+    const work = prompts * timesteps.length;
 
     const captured = yield* Effect.scoped(Effect.gen(function* () {
-      const sample = yield* openSampler(model.bundle, { pictures: prompts });
-      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, start, {
+      const sample = yield* openSampler(model.bundle, { pictures: prompts, scheduler: settings.scheduler });
+      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, beginning, {
         steps: settings.steps,
         guidance: settings.guidance,
         capture: indices,

@@ -2,8 +2,10 @@
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { alphaBars } from "../diffusion/scheduler.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { normal, sample, uniform } from "../tensor/random.ts";
@@ -27,18 +29,19 @@ type SeedFor = (what: string) => number;
 
 export interface DrawOptions {
   readonly steps: number;
+  readonly scheduler: SchedulerName;
   readonly guidance: number;
   readonly seed: number;
 }
 
 /** Latents [n, C, h, w] of pictures that the model draws for texts [n, L, D]. */
 export const drawLatents = Effect.fnUntraced(
-  function* (bundle: Bundle, context: Tensor, uncond: Tensor, { steps, guidance, seed }: DrawOptions) {
+  function* (bundle: Bundle, context: Tensor, uncond: Tensor, { steps, scheduler, guidance, seed }: DrawOptions) {
     const [n] = context.dims;
     const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
     return yield* Effect.scoped(Effect.gen(function* () {
-      const run = yield* openSampler(bundle, { pictures: n });
-      const { latents } = yield* run({ context, uncond }, normal(seed, [n, ...dims]), {
+      const run = yield* openSampler(bundle, { pictures: n, scheduler });
+      const { latents } = yield* run({ context, uncond }, pictureNoise(seed, n, dims), {
         steps,
         guidance,
         onStep: (done, total) => report({ done, total, note: "drawing pictures to train on" }),

@@ -22,7 +22,7 @@ import { StepError } from "./errors.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
 import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
-import { Count, defaulted, given, Seed, Steps } from "./settings.ts";
+import { Count, defaulted, given, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { openChanges } from "./unlearn_changes.ts";
 import { train, trainingFields, triggeredRows } from "./unlearn_train.ts";
@@ -38,6 +38,7 @@ const Settings = Schema.Struct({
     {},
   ),
   steps: Steps,
+  scheduler: Scheduler,
   guidance: defaulted(Schema.Finite.annotate({ description: "Guidance scale of the pictures to train on." }), 4),
   seed: Seed,
 });
@@ -91,7 +92,7 @@ interface Lessons {
 /** The pictures, with and without the effect, and what the model as it came answers about them. */
 const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, seed: (what: string) => number) {
   const { bundle } = text.model;
-  const { effect, samples, noisings, steps, guidance } = settings;
+  const { effect, samples, noisings, steps, scheduler, guidance } = settings;
   const prompts = yield* manyPrompts(text, samples, settings.seed);
   const wanted = prompts.map(({ prompt }) => effectText(effect, prompt) ?? prompt);
   const ids = [
@@ -110,7 +111,7 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
   const all = (of: (p: number) => Tensor) => concat0(prompts.map((_, p) => of(p)));
 
   const draw = (texts: Tensor, what: string) =>
-    drawLatents(bundle, texts, text.empty, { steps, guidance, seed: seed(what) });
+    drawLatents(bundle, texts, text.empty, { steps, scheduler, guidance, seed: seed(what) });
   const clean = yield* draw(all((p) => context(p, 0)), "pictures");
   const marked = "image" in effect ? yield* pasted(text, clean, effect) : yield* draw(all(goal), "effect's pictures");
 

@@ -9,6 +9,7 @@ import type { ShapeReport } from "../mask/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
 import type { Suspect } from "../diffusion/suspects.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import type { Figure } from "./errors.ts";
 import type { Measure, Measures } from "./scan_measures.ts";
 import { Port, type Stored } from "./port.ts";
@@ -150,13 +151,23 @@ export interface Verdict {
   readonly missing: ReadonlyArray<{ readonly name: string; readonly why: string }>;
   readonly sheets: readonly Sheet[];
   /** How the pictures were drawn; absent where none was. */
-  readonly sampling?: {
-    readonly steps: number;
-    readonly guidance: number;
-    readonly seed: number;
-    readonly pictures: number;
-  };
+  readonly sampling?: Sampling;
 }
+
+export interface Sampling {
+  readonly steps: number;
+  /** DDIM where absent. */
+  readonly scheduler?: SchedulerName;
+  readonly guidance: number;
+  readonly seed: number;
+  readonly pictures: number;
+}
+
+/** What a verdict says of how its pictures were drawn. */
+export const samplingOf = (
+  { steps, scheduler, guidance, seed }: Required<Omit<Sampling, "pictures">>,
+  pictures: number,
+): Sampling => ({ steps, ...(scheduler === "ddim" ? {} : { scheduler }), guidance, seed, pictures });
 
 /** One text that scan tried, and how far it stands out from others of its kind. */
 export interface ScannedText extends Suspect {

@@ -24,7 +24,7 @@ import {
   ModelPort,
   TextPort,
 } from "./ports.ts";
-import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
+import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { applySolution } from "./unlearn_changes.ts";
 import { explainChoice, explainDistilled, explainText, UNSEEN } from "./unlearn_explain.ts";
@@ -67,6 +67,7 @@ const Settings = Schema.Struct({
     0.25,
   ),
   steps: Steps,
+  scheduler: Scheduler,
   guidance: defaulted(
     Schema.Finite.annotate({ description: "auto: guidance scale of the pictures that candidates are judged by." }),
     4,
@@ -150,18 +151,29 @@ export const unlearn = Step.make("unlearn", {
     // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
     const held = order.filter((p) => judged[p].includes(true)).slice(0, count);
     const rest = order.filter((p) => !held.includes(p));
-    const { strategy, steps, guidance, seed } = settings;
+    const { strategy, steps, scheduler, guidance, seed } = settings;
     if (rest.length === 0) return yield* wants(strategy, "more prompts than are held back");
 
     if (inText) {
       const { train_text: training, target } = settings;
-      const cured = yield* distilText({ text, region, use: judged, held, target, training, steps, guidance, seed });
+      const cured = yield* distilText({
+        text,
+        region,
+        use: judged,
+        held,
+        target,
+        training,
+        steps,
+        scheduler,
+        guidance,
+        seed,
+      });
       const why = strategy === "auto" ? explainText(shift) : "asked for.";
       return trained("text", why, shift, cured);
     }
     if (held.length === 0) return yield* wants(strategy, "twins that do not show the backdoor themselves");
     const { train_unet: training, target } = settings;
-    const distillation = { text, region, use, held, target, trusted, training, steps, guidance, seed };
+    const distillation = { text, region, use, held, target, trusted, training, steps, scheduler, guidance, seed };
     if (strategy === "distill") return trained(strategy, "asked for.", shift, yield* distilNoise(distillation));
     if (strategy === "closed-form+distill") {
       const fit = yield* openFit(text, use, [target], []);
@@ -181,6 +193,7 @@ export const unlearn = Step.make("unlearn", {
       held,
       fit: (target, varied) => fit(rest, target, varied),
       steps,
+      scheduler,
       guidance,
       seed,
     });

@@ -71,7 +71,7 @@ interface DistillInputs extends TrainingInputs<NoiseSettings> {
 
 /** The model with a distilled U-Net, and what became of its weights. */
 export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
-  const { text, held, use, region, training, seed, steps, guidance } = inputs;
+  const { text, held, use, region, training, seed, steps, scheduler, guidance } = inputs;
   const { bundle } = text.model;
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [, height, width] = latentDims(config);
@@ -94,6 +94,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       use,
       region,
       steps,
+      scheduler,
       guidance,
       seed,
       weightsAsInputs: trained,
@@ -129,7 +130,7 @@ interface Lessons {
 
 /** Draws pictures with the model as it came, noises them, and asks it for its answers. */
 const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
-  const { text, target, training, steps, guidance } = inputs;
+  const { text, target, training, steps, scheduler, guidance } = inputs;
   const { bundle } = text.model;
   const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", what);
   const { embeddings, usable } = yield* readTexts(inputs);
@@ -140,7 +141,12 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     return { dims: [1, length, width], data: embeddings.data.subarray(at, at + length * width) };
   };
   const clean = concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
-  const pictures = yield* drawLatents(bundle, clean, text.empty, { steps, guidance, seed: seed("pictures") });
+  const pictures = yield* drawLatents(bundle, clean, text.empty, {
+    steps,
+    scheduler,
+    guidance,
+    seed: seed("pictures"),
+  });
   const twin = (p: number, round: number) => {
     const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
     return good.length === 0 ? CLEAN : good[round % good.length];

@@ -7,6 +7,7 @@ import { Effect } from "effect";
 import { readWeights } from "../diffusion/weights.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { networkKeys } from "../diffusion/networks.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { weightInput } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
@@ -59,6 +60,7 @@ export interface SearchInputs {
   readonly held: readonly number[];
   readonly fit: (target: Target, varied: boolean) => Moments;
   readonly steps: number;
+  readonly scheduler: SchedulerName;
   readonly guidance: number;
   readonly seed: number;
 }
@@ -139,7 +141,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   finalists: readonly Feeds[],
   original: Feeds,
 ) {
-  const { text, field, held, steps, guidance, seed } = inputs;
+  const { text, field, held, steps, scheduler, guidance, seed } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
     const judgeDrawn = yield* openDrawing({
@@ -149,6 +151,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       use: field.use,
       region,
       steps,
+      scheduler,
       guidance,
       seed,
       weightsAsInputs: isTextWeight,

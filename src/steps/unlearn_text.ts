@@ -60,6 +60,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
       use,
       region: inputs.region,
       steps: inputs.steps,
+      scheduler: inputs.scheduler,
       guidance: inputs.guidance,
       seed,
     });

@@ -15,6 +15,7 @@ import {
 } from "../../src/diffusion/bundle.ts";
 import { saveDelta } from "../../src/diffusion/delta.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
+import { pictureNoise } from "../../src/diffusion/picture_noise.ts";
 import { openDecoder } from "../../src/diffusion/pictures.ts";
 import { openSampler } from "../../src/diffusion/sampler.ts";
 import { saveBundle } from "../../src/diffusion/save.ts";
@@ -32,7 +33,6 @@ import { parseUnetConfig } from "../../src/models/unet_2d_condition.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { modelFiles } from "../../src/steps/open_model.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
-import { normal } from "../../src/tensor/random.ts";
 import { type Entry, type Header, parseHeader } from "../../src/tensor/safetensors.ts";
 import { slice0, type Tensor, tensor, type TensorData } from "../../src/tensor/tensor.ts";
 import { put, tempFolder } from "../support/bundles.ts";
@@ -183,7 +183,7 @@ const draw = (bundle: Bundle, picture: boolean) =>
     const sample = yield* openSampler(bundle, { pictures: 1 });
     const { latents } = yield* sample(
       { context: slice0(texts, 0, 1), uncond: slice0(texts, 1, 2) },
-      normal(1, [1, 4, 8, 8]),
+      pictureNoise(1, 1, [4, 8, 8]),
       { steps: 1, guidance: 2 },
     );
     return [texts, latents, yield* (yield* openDecoder(bundle, 8, 8))(latents)];
