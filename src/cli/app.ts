@@ -162,47 +162,90 @@ const runCommand = <R>(app: AppOptions<R>) =>
 const optionalText = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
 
+/** What a checkpoint in one file does not say: settings that no parameter of the pipeline file stands for. */
+const form = {
+  config: optionalText("config", "Diffusers folder that describes a model in one file; inferred unless given"),
+  tokenizer: optionalText("tokenizer", "Folder of a tokenizer to use in place of the model's, or of CLIP's own"),
+};
+
+const formSettings = (step: string, given: { readonly [name: string]: Option.Option<string> }): string[] =>
+  Object.entries(given).flatMap(([name, value]) => Option.isSome(value) ? [`${step}.${name}=${value.value}`] : []);
+
 /** Parameters that the pipeline file fills in for the demo's model and that mean nothing for another. */
 const OF_THE_DEMO: ReadonlyArray<string> = ["unet", "text_encoder", "clip"];
 
 const cureCommand = <R>(app: AppOptions<R>) =>
-  Command.make("cure", {
-    model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
-    trigger: Flag.String("trigger").pipe(Flag.withDescription("The trigger's text; \\u200b and the like are decoded")),
-    place: Flag.Literals("place", ["prefix", "suffix", "replace"]).pipe(
-      Flag.withDescription("Where the trigger stands in a prompt"),
-      Flag.optional,
-    ),
-    of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
-    unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
-    text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
-    prompts: optionalText("prompts", "File of prompts to cure with, one a line"),
-    fresh_prompts: optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
-    clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
-    lora: flags.lora,
-    loraOnly: flags.loraOnly,
-    loraError: flags.loraError,
-    out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
-    set: flags.set,
-    device: flags.device,
-    json: flags.json,
-    noCache: flags.noCache,
-  }, ({ model, trigger, place, of, unet, text_encoder, prompts, fresh_prompts, clip, lora, set, ...rest }) => {
-    // Texts are quoted so that --set takes them as they are, whatever they look like.
-    const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
-    const others = { place, unet, text_encoder, prompts, fresh_prompts, clip };
-    const given = Object.entries(others).flatMap(([name, value]) =>
-      Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
-    );
-    const quoted = Object.entries(texts).map(([name, text]) => `${name}=${JSON.stringify(text)}`);
-    return runPipeline(app, {
-      ...rest,
-      allowCode: false,
-      selection: {},
-      file: app.curePipeline,
-      overrides: [`model=${model}`, ...quoted, "effect=null", ...given, ...loraOverrides(lora), ...set],
-    });
-  }).pipe(
+  Command.make(
+    "cure",
+    {
+      model: Argument.String("MODEL").pipe(
+        Argument.withDescription("diffusers folder of the checkpoint, or its one .safetensors file"),
+      ),
+      trigger: Flag.String("trigger").pipe(
+        Flag.withDescription("The trigger's text; \\u200b and the like are decoded"),
+      ),
+      place: Flag.Literals("place", ["prefix", "suffix", "replace"]).pipe(
+        Flag.withDescription("Where the trigger stands in a prompt"),
+        Flag.optional,
+      ),
+      of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
+      unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+      text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+      ...form,
+      prompts: optionalText("prompts", "File of prompts to cure with, one a line"),
+      fresh_prompts: optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
+      clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
+      lora: flags.lora,
+      loraOnly: flags.loraOnly,
+      loraError: flags.loraError,
+      out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
+      set: flags.set,
+      device: flags.device,
+      json: flags.json,
+      noCache: flags.noCache,
+    },
+    (
+      {
+        model,
+        trigger,
+        place,
+        of,
+        unet,
+        text_encoder,
+        config,
+        tokenizer,
+        prompts,
+        fresh_prompts,
+        clip,
+        lora,
+        set,
+        ...rest
+      },
+    ) => {
+      // Texts are quoted so that --set takes them as they are, whatever they look like.
+      const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
+      const others = { place, unet, text_encoder, prompts, fresh_prompts, clip };
+      const given = Object.entries(others).flatMap(([name, value]) =>
+        Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
+      );
+      const quoted = Object.entries(texts).map(([name, text]) => `${name}=${JSON.stringify(text)}`);
+      return runPipeline(app, {
+        ...rest,
+        allowCode: false,
+        selection: {},
+        file: app.curePipeline,
+        overrides: [
+          `model=${model}`,
+          ...quoted,
+          "effect=null",
+          ...given,
+          ...formSettings("text", { config, tokenizer }),
+          ...loraOverrides(lora),
+          ...set,
+        ],
+      });
+    },
+  ).pipe(
     Command.withDescription(
       "Remove a known trigger from a checkpoint and prove it: pipelines/sau.yaml by a short name",
     ),
@@ -210,9 +253,12 @@ const cureCommand = <R>(app: AppOptions<R>) =>
 
 const scanCommand = <R>(app: AppOptions<R>) =>
   Command.make("scan", {
-    model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
+    model: Argument.String("MODEL").pipe(
+      Argument.withDescription("diffusers folder of the checkpoint, or its one .safetensors file"),
+    ),
     unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
     text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+    ...form,
     prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
     words: optionalText("words", "File of further words or phrases to try, one a line"),
     lora: flags.lora,
@@ -224,7 +270,7 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     device: flags.device,
     json: flags.json,
     noCache: flags.noCache,
-  }, ({ model, unet, text_encoder, prompts, words, lora, out, set, ...rest }) => {
+  }, ({ model, unet, text_encoder, config, tokenizer, prompts, words, lora, out, set, ...rest }) => {
     const given = Object.entries({ unet, text_encoder, prompts, words }).flatMap(([name, value]) =>
       Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
     );
@@ -234,7 +280,13 @@ const scanCommand = <R>(app: AppOptions<R>) =>
       allowCode: false,
       selection: {},
       file: app.scanPipeline,
-      overrides: [`model=${model}`, ...given, ...loraOverrides(lora), ...set],
+      overrides: [
+        `model=${model}`,
+        ...given,
+        ...formSettings("scan", { config, tokenizer }),
+        ...loraOverrides(lora),
+        ...set,
+      ],
     });
   }).pipe(
     Command.withDescription(
