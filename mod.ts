@@ -57,6 +57,8 @@ export { readWeights } from "./src/diffusion/weights.ts";
 export { saveBundle } from "./src/diffusion/save.ts";
 export { BundleError, TriggerError } from "./src/diffusion/errors.ts";
 export { openSampler, type SampleOptions } from "./src/diffusion/sampler.ts";
+export { type PictureNoise, pictureNoise } from "./src/diffusion/picture_noise.ts";
+export { type SchedulerName, schedulerNames } from "./src/diffusion/schedules/choose.ts";
 export { openEvaluator } from "./src/diffusion/evaluator.ts";
 export { openDecoder } from "./src/diffusion/pictures.ts";
 export { openTextEncoder } from "./src/diffusion/text.ts";

@@ -64,10 +64,14 @@ const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
     errors[`unet ${batch}`] = relativeError(yield* evaluate, read(`noise.${batch}`));
     evaluations.set(batch, Effect.asVoid(evaluate));
   }
-  const draw = yield* openSampler(bundle, { pictures: read("start").dims[0] });
+  const start = read("start");
+  const draw = yield* openSampler(bundle, { pictures: start.dims[0] });
   const texts = { context: read("texts"), uncond: read("uncond") };
   const { steps, guidance } = header.metadata;
-  const sample = draw(texts, read("start"), { steps: Number(steps), guidance: Number(guidance) });
+  const sample = draw(texts, { start, seed: 0, pictures: start.dims[0] }, {
+    steps: Number(steps),
+    guidance: Number(guidance),
+  });
   errors.sample = relativeError((yield* sample).latents, read("final"));
 
   yield* answer({ device: runtime.report, errors });

@@ -13,20 +13,25 @@ import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
+import { pairTokenizers } from "./tokenizer_pair.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export type { PartName } from "./part.ts";
 export { partBytes, type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
 
-/** Parts of a Stable Diffusion folder. */
-export type BundlePart = "unet" | "text_encoder" | "vae";
+/** Parts of a Stable Diffusion folder; SDXL alone has a second text encoder. */
+export type BundlePart = "unet" | "text_encoder" | "text_encoder_2" | "vae";
+export type BundleParts = Readonly<
+  Record<Exclude<BundlePart, "text_encoder_2">, Part> & { readonly text_encoder_2?: Part }
+>;
 /** New values (float32) by part and by the key in the part's file. */
 export type Changes = ReadonlyMap<BundlePart, ReadonlyMap<string, Tensor>>;
 
 export interface Bundle {
   /** The diffusers folder. */
   readonly root: Folder;
-  readonly parts: Readonly<Record<BundlePart, Part>>;
+  readonly parts: BundleParts;
+  /** Of both tokenizers together where there are two: see pairTokenizers. */
   readonly tokenizer: Tokenizer;
   readonly scheduler: SchedulerConfig;
   /** model_index.json as it stands. */
@@ -43,7 +48,27 @@ export interface Bundle {
 /** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
 export type Replacement = Partial<Readonly<Record<BundlePart, string>>> | readonly string[];
 
-export const bundleParts: readonly BundlePart[] = ["unet", "text_encoder", "vae"];
+export const bundleParts: readonly BundlePart[] = ["unet", "text_encoder", "text_encoder_2", "vae"];
+
+/** The parts that a model has. */
+export const partsOf = ({ parts }: Pick<Bundle, "parts">): (readonly [BundlePart, Part])[] =>
+  bundleParts.flatMap((name) => {
+    const part = parts[name];
+    return part === undefined ? [] : [[name, part] as const];
+  });
+
+/** One part of a model, or an error that says that it has none. */
+export const partOf = (
+  { parts, root }: Pick<Bundle, "parts" | "root">,
+  name: BundlePart,
+): Effect.Effect<Part, BundleError> => {
+  const part = parts[name];
+  return part === undefined
+    ? Effect.fail(new BundleError({ file: root.path, problem: `has no ${name}` }))
+    : Effect.succeed(part);
+};
+
+const XL = "StableDiffusionXLPipeline";
 const isBundlePart = (name: PartName | undefined): name is BundlePart => bundleParts.some((p) => p === name);
 const isList = (replace: Replacement): replace is readonly string[] => Array.isArray(replace);
 
@@ -91,9 +116,11 @@ const replacements = Effect.fnUntraced(function* (replace: Replacement) {
   for (const name of bundleParts) {
     const path = replace[name];
     if (path === undefined) continue;
-    const folder = (yield* lent(path)).get(name);
-    if (folder === undefined) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
-    found.set(name, folder);
+    const all = yield* lent(path);
+    // A folder for "the text encoder" is whichever of SDXL's two it holds, or both.
+    const names: readonly BundlePart[] = name === "text_encoder" ? ["text_encoder", "text_encoder_2"] : [name];
+    for (const [part, folder] of all) if (names.includes(part)) found.set(part, folder);
+    if (!names.some((n) => all.has(n))) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
   }
   return found;
 });
@@ -114,12 +141,12 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
     });
   }
   const kind = String(index._class_name);
-  if (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind)) {
+  if (kind !== XL && (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind))) {
     return yield* new BundleError({
       file,
       key: "_class_name",
       problem: `describes a ${kind}`,
-      expected: "StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)",
+      expected: `StableDiffusionPipeline (Stable Diffusion 1.x or 2.x) or ${XL}`,
     });
   }
   return index;
@@ -127,15 +154,20 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
 
 /** Parts from different models open well enough one by one, and then draw noise or fail deep inside. */
 const checkFit = (
-  parts: Readonly<Record<BundlePart, Part>>,
+  parts: BundleParts,
   tokenizer: Tokenizer,
 ): Effect.Effect<void, BundleError> => {
-  const number = (part: BundlePart, key: string) => {
+  const number = (part: Exclude<BundlePart, "text_encoder_2">, key: string) => {
     const value = parts[part].config[key];
     return typeof value === "number" ? value : undefined;
   };
-  const pairs: ReadonlyArray<readonly [BundlePart, string, BundlePart, string]> = [
-    ["unet", "cross_attention_dim", "text_encoder", "hidden_size"],
+  const pairs: ReadonlyArray<
+    readonly [Exclude<BundlePart, "text_encoder_2">, string, Exclude<BundlePart, "text_encoder_2">, string]
+  > = [
+    // With two text encoders, the width is that of both together: checkTwoEncoders.
+    ...(parts.text_encoder_2 === undefined
+      ? [["unet", "cross_attention_dim", "text_encoder", "hidden_size"] as const]
+      : []),
     ["unet", "in_channels", "vae", "latent_channels"],
   ];
   for (const [part, key, other, otherKey] of pairs) {
@@ -152,7 +184,7 @@ const checkFit = (
     }
   }
   const rows = number("text_encoder", "vocab_size") ?? 49408;
-  if (tokenizer.vocabSize <= rows) return Effect.void;
+  if (tokenizer.vocabSize <= rows) return checkTwoEncoders(parts);
   return Effect.fail(
     new BundleError({
       file: join(parts.text_encoder.folder.path, "config.json"),
@@ -161,6 +193,49 @@ const checkFit = (
       hint: "The text encoder and the tokenizer come from different models.",
     }),
   );
+};
+
+/** Whether a U-Net that takes the texts of two encoders stands beside two, and one that takes one beside one. */
+const checkTwoEncoders = (parts: BundleParts): Effect.Effect<void, BundleError> => {
+  const [unet, first, second] = [parts.unet, parts.text_encoder, parts.text_encoder_2].map((p) => p?.config ?? {});
+  const fail = (key: string, problem: string) =>
+    Effect.fail(
+      new BundleError({
+        file: join(parts.unet.folder.path, "config.json"),
+        key,
+        problem,
+        hint: "The parts come from different models.",
+      }),
+    );
+  const added = unet.addition_embed_type ?? undefined;
+  if (parts.text_encoder_2 === undefined) {
+    return added === undefined ? Effect.void : fail(
+      "addition_embed_type",
+      `asks for ${JSON.stringify(added)}, what a second text encoder gives; this model has one text encoder`,
+    );
+  }
+  if (added !== "text_time") {
+    return fail(
+      "addition_embed_type",
+      `is ${JSON.stringify(added ?? null)}; a model with two text encoders needs text_time`,
+    );
+  }
+  const [a, b] = [first.hidden_size ?? 512, second.hidden_size ?? 512].map(Number);
+  if (unet.cross_attention_dim !== a + b) {
+    return fail(
+      "cross_attention_dim",
+      `does not fit the text encoders: it is ${unet.cross_attention_dim}, their hidden_size are ${a} and ${b}`,
+    );
+  }
+  const width = Number(second.projection_dim ?? 512);
+  const room = Number(unet.projection_class_embeddings_input_dim) - 6 * Number(unet.addition_time_embed_dim);
+  if (room !== width) {
+    return fail(
+      "projection_class_embeddings_input_dim",
+      `does not fit ${parts.text_encoder_2.folder.path}: it leaves ${room} numbers for the pooled text, projection_dim there is ${width}`,
+    );
+  }
+  return Effect.void;
 };
 
 /** SHA-256 of the small files that are read besides the weights. */
@@ -199,10 +274,29 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const open = Effect.fnUntraced(function* (name: BundlePart) {
     return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
   });
-  const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
+  const xl = index._class_name === XL;
+  if (!xl && replaced.has("text_encoder_2")) {
+    return yield* new BundleError({
+      file: replaced.get("text_encoder_2")?.path ?? path,
+      problem: "is to replace a second text encoder, but the model has one",
+    });
+  }
+  const parts: BundleParts = {
+    unet: yield* open("unet"),
+    text_encoder: yield* open("text_encoder"),
+    ...(xl ? { text_encoder_2: yield* open("text_encoder_2") } : {}),
+    vae: yield* open("vae"),
+  };
+  const tokenizerOf = Effect.fnUntraced(function* (folder: Folder, { config }: Part) {
+    const positions = config.max_position_embeddings;
+    return yield* loadTokenizer(folder, typeof positions === "number" ? positions : 77);
+  });
   const tokenizerFolder = yield* needed(root, "tokenizer");
-  const positions = parts.text_encoder.config.max_position_embeddings;
-  const tokenizer = yield* loadTokenizer(tokenizerFolder, typeof positions === "number" ? positions : 77);
+  const second = parts.text_encoder_2 && { folder: yield* needed(root, "tokenizer_2"), part: parts.text_encoder_2 };
+  const first = yield* tokenizerOf(tokenizerFolder, parts.text_encoder);
+  const tokenizer = second === undefined
+    ? first
+    : yield* pairTokenizers(first, yield* tokenizerOf(second.folder, second.part), second);
   const schedulerFolder = yield* needed(root, "scheduler");
   const scheduler = yield* readJson(schedulerFolder, "scheduler_config.json", SchedulerConfig);
   if (scheduler === undefined) {
@@ -213,12 +307,13 @@ export const openBundle = Effect.fn("openBundle")(function* (
     ...yield* hashFiles("", root, ["model_index.json"]),
     ...yield* hashFiles("scheduler/", schedulerFolder, ["scheduler_config.json"]),
     ...yield* hashFiles("tokenizer/", tokenizerFolder, tokenizerFiles),
+    ...(second === undefined ? [] : yield* hashFiles("tokenizer_2/", second.folder, tokenizerFiles)),
   ]);
-  for (const name of bundleParts) {
-    for (const [file, hash] of yield* hashFiles(`${name}/`, parts[name].folder, ["config.json"])) {
+  for (const [name, part] of partsOf({ parts })) {
+    for (const [file, hash] of yield* hashFiles(`${name}/`, part.folder, ["config.json"])) {
       hashes.set(file, hash);
     }
-    hashes.set(`${name}/weights`, parts[name].sha256);
+    hashes.set(`${name}/weights`, part.sha256);
   }
   const notes = [...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`).concat(
     schedulerNotes(scheduler),

@@ -7,7 +7,7 @@ import { lowRank } from "../tensor/low_rank.ts";
 import { write } from "../tensor/safetensors.ts";
 import type { FileDType } from "../tensor/safetensors_header.ts";
 import type { Tensor, TensorData } from "../tensor/tensor.ts";
-import type { Bundle, BundlePart } from "./bundle.ts";
+import { type Bundle, partOf, partsOf } from "./bundle.ts";
 import { Disk, writing } from "./disk.ts";
 import type { BundleError } from "./errors.ts";
 import { saveCuredLora } from "./lora_cure.ts";
@@ -70,7 +70,7 @@ export const saveDelta = Effect.fn("saveDelta")(function* (
   let isLora = !single;
   for (const [part, values] of bundle.changed) {
     if (values.size === 0) continue;
-    const { header } = bundle.parts[part];
+    const { header } = yield* partOf(bundle, part);
     const entries = [...values];
     entries.forEach(([key, value]) => delta.set(`${part}.${key}`, asStored(value, header.entries.get(key)?.dtype)));
     if (!isLora) continue;
@@ -82,7 +82,7 @@ export const saveDelta = Effect.fn("saveDelta")(function* (
   if (delta.size === 0) return [];
   const disk = yield* Disk;
   const hashes = Object.fromEntries(
-    [...bundle.changed.keys()].map((part: BundlePart) => [`${part}.sha256`, bundle.parts[part].sha256]),
+    partsOf(bundle).flatMap(([name, part]) => bundle.changed.has(name) ? [[`${name}.sha256`, part.sha256]] : []),
   );
   const save = (name: string, tensors: ReadonlyMap<string, Tensor<TensorData>>) =>
     writing(name, () => disk.writeFile(name, write(tensors, { format: "pt", made_by: "sau", ...hashes })));

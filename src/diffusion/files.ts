@@ -121,7 +121,7 @@ export const readJson = Effect.fnUntraced(function* <A, I>(
   if (path === undefined) return undefined;
   const text = yield* readText(path, limit);
   const json = yield* Effect.try({
-    try: (): unknown => JSON.parse(text),
+    try: (): unknown => JSON.parse(plainJson(text)),
     catch: (e) => new BundleError({ file: path, problem: `is not JSON: ${e instanceof Error ? e.message : e}` }),
   });
   return yield* Schema.decodeUnknownEffect(schema)(json).pipe(
@@ -130,6 +130,13 @@ export const readJson = Effect.fnUntraced(function* <A, I>(
     ),
   );
 });
+
+/**
+ * Python writes numbers that JSON does not have (diffusers: `"lambda_min_clipped": -Infinity`); they become null. Strings
+ * are passed over whole.
+ */
+const plainJson = (text: string): string =>
+  text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (found) => found.startsWith('"') ? found : "null");
 
 const shorten = (text: string): string => text.length > 600 ? `${text.slice(0, 600)}…` : text;
 

@@ -8,7 +8,7 @@ import { fileIn, type Folder, readFully, readJson, system, withFile } from "./fi
 import { scanWeights } from "./scan.ts";
 
 /** The networks that are read: those of a Stable Diffusion folder, and the CLIP that scores pictures. */
-export type PartName = "unet" | "text_encoder" | "vae" | "clip";
+export type PartName = "unet" | "text_encoder" | "text_encoder_2" | "vae" | "clip";
 
 export interface Part {
   readonly name: PartName;
@@ -28,6 +28,7 @@ export interface Part {
 const classes: Readonly<Record<PartName, readonly string[]>> = {
   unet: ["UNet2DConditionModel"],
   text_encoder: ["CLIPTextModel"],
+  text_encoder_2: ["CLIPTextModelWithProjection"],
   vae: ["AutoencoderKL"],
   clip: ["CLIPModel"],
 };
@@ -36,6 +37,7 @@ const classes: Readonly<Record<PartName, readonly string[]>> = {
 const weightNames: Readonly<Record<PartName, readonly string[]>> = {
   unet: ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
   text_encoder: ["model.safetensors", "model.fp16.safetensors"],
+  text_encoder_2: ["model.safetensors", "model.fp16.safetensors"],
   vae: ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
   clip: ["model.safetensors", "model.fp16.safetensors"],
 };
@@ -50,7 +52,7 @@ export const classesOf = (config: Readonly<Record<string, unknown>>): string[] =
 export const recognise = Effect.fnUntraced(function* (folder: Folder) {
   const config = yield* readJson(folder, "config.json", Config);
   const named = config === undefined ? [] : classesOf(config);
-  const names: readonly PartName[] = ["unet", "text_encoder", "vae", "clip"];
+  const names: readonly PartName[] = ["unet", "text_encoder", "text_encoder_2", "vae", "clip"];
   return names.find((name) => classes[name].some((c) => named.includes(c)));
 });
 

@@ -5,7 +5,7 @@ import { createReadStream } from "node:fs";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
-import { type Bundle, type BundlePart, bundleParts } from "./bundle.ts";
+import { type Bundle, type BundlePart, partOf, partsOf } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
@@ -58,8 +58,8 @@ const walk = Effect.fnUntraced(function* (folder: Folder): Effect.fn.Return<stri
 const contents = Effect.fnUntraced(function* (bundle: Bundle) {
   const items: Item[] = [];
   const leftOut: string[] = [];
-  for (const name of bundleParts) {
-    const part = bundle.parts[name];
+  const parts = partsOf(bundle);
+  for (const [name, part] of parts) {
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
@@ -69,7 +69,7 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
     }
   }
   const components = Object.entries(bundle.index).filter(([name, value]) =>
-    Array.isArray(value) && typeof value[0] === "string" && !bundleParts.some((p) => p === name) && /^\w+$/.test(name)
+    Array.isArray(value) && typeof value[0] === "string" && !parts.some(([p]) => p === name) && /^\w+$/.test(name)
   );
   for (const [name] of components) {
     const folder = yield* subFolder(bundle.root, name);
@@ -104,7 +104,7 @@ const realPlace = async (path: string): Promise<string> => {
 /** Refuses an output folder that would endanger something. True when there is one of ours (or a forced one) to replace. */
 const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force: boolean) {
   const place = yield* Effect.promise(() => realPlace(out));
-  const inputs = [bundle.root, ...bundleParts.map((name) => bundle.parts[name].folder)];
+  const inputs = [bundle.root, ...partsOf(bundle).map(([, part]) => part.folder)];
   for (const input of inputs) {
     const real = yield* system(input.path, "cannot be read", () => realpath(input.path));
     if (isInside(place, real) || isInside(real, place)) {
@@ -155,11 +155,11 @@ const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly 
     yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
     if (part === undefined || (bundle.changed.get(part)?.size ?? 0) === 0) {
       yield* writing(path, () => disk.copyFile(from, path));
-      if (part !== undefined) sha256.set(part, bundle.parts[part].sha256);
+      if (part !== undefined) sha256.set(part, (yield* partOf(bundle, part)).sha256);
     } else {
       // Copied and written over in place: a file of gigabytes is never in memory.
       const patches = yield* changedBytes(bundle, part);
-      yield* withPart(bundle.parts[part], () => writing(path, () => disk.copyFile(from, path)));
+      yield* withPart(yield* partOf(bundle, part), () => writing(path, () => disk.copyFile(from, path)));
       yield* writing(path, () => disk.patchFile(path, patches));
       sha256.set(part, yield* hashFile(path));
     }

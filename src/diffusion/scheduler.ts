@@ -1,35 +1,61 @@
 /**
- * DDIM sampling without noise (Song et al. 2021, eq. 12 with η = 0), as diffusers' DDIMScheduler steps it. Each step is a
- * linear map of the latents and the network's output, so the device needs one multiply-add a step.
+ * scheduler_config.json, and the noise that it says the model was trained on: how much of a picture is left at each
+ * timestep. How that noise is taken away again is in `schedules/`.
  * Betas and their products are rounded to float32 where torch holds them so.
  */
 import { Effect, Schema } from "effect";
 
-/** A key that may be left out or null, with DDIMScheduler's own default. */
+/** A key that may be left out or null, with diffusers' own default. */
 const or = <S extends Schema.Constraint>(schema: S, value: NoInfer<S["Encoded"]>) =>
   Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema);
 const atLeast = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum });
 const Beta = Schema.Finite.check(atLeast(0, 1));
 const MAX_STEPS = 100_000;
+const Maybe = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.NullOr(schema));
+const Flag = Maybe(Schema.Boolean);
 
-/** scheduler_config.json. Keys that do not change DDIM's deterministic steps are not read. */
+/**
+ * scheduler_config.json. Where diffusers' classes have different defaults for a key, it is absent when the file does not
+ * say: each way of sampling then takes its own class's, as `from_config` does.
+ */
 export const SchedulerConfig = Schema.Struct({
   _class_name: or(Schema.String, "DDIMScheduler"),
   num_train_timesteps: or(Schema.Int.check(atLeast(1, MAX_STEPS)), 1000),
-  beta_start: or(Beta, 0.0001),
-  beta_end: or(Beta, 0.02),
-  beta_schedule: or(Schema.Literals(["linear", "scaled_linear", "squaredcos_cap_v2"]), "linear"),
+  beta_start: Schema.optionalKey(Beta),
+  beta_end: Schema.optionalKey(Beta),
+  beta_schedule: Schema.optionalKey(Schema.Literals(["linear", "scaled_linear", "squaredcos_cap_v2"])),
   trained_betas: or(
     Schema.NullOr(Schema.Array(Beta).check(Schema.isMinLength(1), Schema.isMaxLength(MAX_STEPS))),
     null,
   ),
   clip_sample: or(Schema.Boolean, true),
   thresholding: or(Schema.Boolean, false),
-  set_alpha_to_one: or(Schema.Boolean, true),
+  set_alpha_to_one: Schema.optionalKey(Schema.Boolean),
   steps_offset: or(Schema.Int.check(atLeast(0, MAX_STEPS)), 0),
   prediction_type: or(Schema.Literals(["epsilon", "v_prediction", "sample"]), "epsilon"),
-  timestep_spacing: or(Schema.Literals(["leading", "linspace", "trailing"]), "leading"),
+  timestep_spacing: Schema.optionalKey(Schema.Literals(["leading", "linspace", "trailing"])),
   rescale_betas_zero_snr: or(Schema.Boolean, false),
+  // What only some ways of sampling ask for. Words that they do not know are refused when they are asked for, not before.
+  skip_prk_steps: Flag,
+  final_sigmas_type: Maybe(Schema.String),
+  interpolation_type: Maybe(Schema.String),
+  timestep_type: Maybe(Schema.String),
+  use_karras_sigmas: Flag,
+  use_exponential_sigmas: Flag,
+  use_beta_sigmas: Flag,
+  use_lu_lambdas: Flag,
+  use_flow_sigmas: Flag,
+  sigma_min: Maybe(Schema.Finite),
+  sigma_max: Maybe(Schema.Finite),
+  algorithm_type: Maybe(Schema.String),
+  solver_order: Maybe(Schema.Int),
+  solver_type: Maybe(Schema.String),
+  lower_order_final: Flag,
+  euler_at_final: Flag,
+  /** Null is Python's -Infinity, which JSON cannot say. */
+  lambda_min_clipped: Maybe(Schema.Finite),
+  original_inference_steps: Maybe(Schema.Int.check(atLeast(1, MAX_STEPS))),
+  timestep_scaling: Maybe(Schema.Finite),
 });
 export type SchedulerConfig = typeof SchedulerConfig.Type;
 
@@ -37,7 +63,10 @@ export type SchedulerConfig = typeof SchedulerConfig.Type;
 export const schedulerNotes = (config: SchedulerConfig): string[] => {
   const notes: string[] = [];
   if (config._class_name !== "DDIMScheduler") {
-    notes.push(`the scheduler is ${config._class_name}; pictures are drawn by DDIM with the same noise schedule`);
+    notes.push(
+      `the scheduler is ${config._class_name}; pictures are drawn by DDIM with the same noise schedule, ` +
+        'unless the setting scheduler says otherwise ("own" for the model\'s)',
+    );
   }
   if (config.clip_sample || config.thresholding) {
     notes.push("the scheduler asks to clip samples; latents are not clipped here");
@@ -45,16 +74,10 @@ export const schedulerNotes = (config: SchedulerConfig): string[] => {
   return notes;
 };
 
-/** x_{t−1} = x·latents + noise·output. */
+/** A clean picture noised to a timestep: x_t = x·x₀ + noise·ε. */
 export interface Coefficients {
   readonly x: number;
   readonly noise: number;
-}
-
-/** A run of the sampler: timestep and coefficients of each step, from most noise to least. */
-export interface Schedule {
-  readonly timesteps: readonly number[];
-  readonly coefficients: readonly Coefficients[];
 }
 
 const f32 = Math.fround;
@@ -73,13 +96,21 @@ const cosineBetas = (n: number): number[] => {
   return Array.from({ length: n }, (_, i) => f32(Math.min(1 - bar((i + 1) / n) / bar(i / n), 0.999)));
 };
 
+/** What the class that the file names takes for betas that it does not say. */
+const defaultBetas = ({ _class_name }: SchedulerConfig) =>
+  _class_name === "LCMScheduler"
+    ? { kind: "scaled_linear", start: 0.00085, end: 0.012 } as const
+    : { kind: "linear", start: 0.0001, end: 0.02 } as const;
+
 const betasOf = (c: SchedulerConfig): number[] => {
   if (c.trained_betas !== null) return c.trained_betas.map(f32);
-  switch (c.beta_schedule) {
+  const { kind, start, end } = defaultBetas(c);
+  const [first, last] = [c.beta_start ?? start, c.beta_end ?? end];
+  switch (c.beta_schedule ?? kind) {
     case "linear":
-      return linspace(c.beta_start, c.beta_end, c.num_train_timesteps);
+      return linspace(first, last, c.num_train_timesteps);
     case "scaled_linear":
-      return linspace(c.beta_start ** 0.5, c.beta_end ** 0.5, c.num_train_timesteps).map((b) => f32(b * b));
+      return linspace(first ** 0.5, last ** 0.5, c.num_train_timesteps).map((b) => f32(b * b));
     case "squaredcos_cap_v2":
       return cosineBetas(c.num_train_timesteps);
   }
@@ -106,67 +137,7 @@ export const alphaBars = (config: SchedulerConfig): readonly number[] => {
   return products((config.rescale_betas_zero_snr ? zeroTerminalSnr(betas) : betas).map((b) => f32(1 - b)));
 };
 
-/** numpy's rounding: ties to even. */
-const roundEven = (v: number): number => {
-  const low = Math.floor(v);
-  return v - low === 0.5 ? low + low % 2 : Math.round(v);
-};
-
-const timestepsOf = (c: SchedulerConfig, steps: number): number[] => {
-  const total = c.num_train_timesteps;
-  switch (c.timestep_spacing) {
-    case "linspace":
-      return Array.from({ length: steps }, (_, i) => roundEven(steps === 1 ? 0 : i * ((total - 1) / (steps - 1))))
-        .reverse();
-    case "leading":
-      return Array.from({ length: steps }, (_, i) => i * Math.floor(total / steps) + c.steps_offset).reverse();
-    case "trailing":
-      return Array.from({ length: steps }, (_, i) => roundEven(total - i * (total / steps)) - 1);
-  }
-};
-
-/** One step from ᾱ_t = a to ᾱ_{t−1} = b, as a linear map of latents and output. */
-const stepOf = (kind: SchedulerConfig["prediction_type"], a: number, b: number): Coefficients => {
-  const [sa, na, sb, nb] = [Math.sqrt(a), Math.sqrt(1 - a), Math.sqrt(b), Math.sqrt(1 - b)];
-  switch (kind) {
-    case "epsilon": // x₀ = (x − na·ε)/sa
-      return { x: sb / sa, noise: nb - sb * na / sa };
-    case "v_prediction": // x₀ = sa·x − na·v, ε = sa·v + na·x
-      return { x: sb * sa + nb * na, noise: nb * sa - sb * na };
-    case "sample": // ε = (x − sa·x₀)/na
-      return { x: nb / na, noise: sb - nb * sa / na };
-  }
-};
-
-/**
- * The steps of one sampling run. Latents start as plain standard normal noise.
- * @throws RangeError when `steps` is not a whole number from 1 to the training timesteps, when a timestep falls beyond
- * them, or when the first step divides by zero (noise prediction with zero terminal SNR).
- */
-export const ddim = (config: SchedulerConfig, steps: number): Schedule => {
-  const total = config.num_train_timesteps;
-  if (!Number.isInteger(steps) || steps < 1 || steps > total) {
-    throw new RangeError(`${steps} sampling steps; expected a whole number from 1 to ${total}`);
-  }
-  const bars = alphaBars(config);
-  const timesteps = timestepsOf(config, steps);
-  const last = config.set_alpha_to_one ? 1 : bars[0];
-  const coefficients = timesteps.map((t) => {
-    if (t >= bars.length) {
-      throw new RangeError(
-        `${steps} sampling steps reach timestep ${t}, beyond the ${bars.length} of training; take fewer`,
-      );
-    }
-    const before = t - Math.floor(total / steps);
-    return stepOf(config.prediction_type, bars[t], before >= 0 ? bars[before] : last);
-  });
-  if (coefficients.some((c) => !Number.isFinite(c.x) || !Number.isFinite(c.noise))) {
-    throw new RangeError("this scheduler starts from pure noise, from which its prediction_type cannot step");
-  }
-  return { timesteps, coefficients };
-};
-
-/** Coefficients that noise a clean picture to timestep t: x_t = x·x₀ + noise·ε. */
+/** Coefficients that noise a clean picture to timestep t. */
 export const noising = (config: SchedulerConfig, t: number): Coefficients => {
   const bars = alphaBars(config);
   const bar = bars[t];

@@ -42,12 +42,14 @@ export interface Token {
 /** A text as the encoder reads it. */
 export interface Encoded {
   readonly text: string;
-  /** BOS, content, EOS, padding: exactly `maxLength` ids. */
+  /** BOS, content, EOS, padding: exactly `maxLength` ids; as many again for a second text encoder, where the model has one. */
   readonly ids: readonly number[];
   /** Every token of the text, also those that were cut off. */
   readonly content: readonly Token[];
   /** True when the content did not fit into `maxLength` − 2. */
   readonly truncated: boolean;
+  /** True where the model's two tokenizers part the text into different numbers of tokens. */
+  readonly uneven?: boolean;
 }
 
 export interface Tokenizer {

@@ -4,16 +4,19 @@
  */
 import { Effect, Schema } from "effect";
 import { openEvaluator } from "../diffusion/evaluator.ts";
+import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
+import { withToken } from "../diffusion/tokenizer_pair.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { ddim } from "../diffusion/scheduler.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
+import { planFor } from "../diffusion/plan.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
-import { normal, seedOf } from "../tensor/random.ts";
+import { concat0, size, type Tensor, zeros } from "../tensor/tensor.ts";
+import { seedOf } from "../tensor/random.ts";
 import { type Capture, FIRST_TWIN, type TokenAblation, TRIGGERED } from "./capture.ts";
 import { CapturePort, type TextPairs, TextPort } from "./ports.ts";
 import { report } from "./progress.ts";
-import { defaulted, Fraction, Seed, Steps } from "./settings.ts";
+import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const denoise = Step.make("denoise", {
@@ -21,6 +24,7 @@ export const denoise = Step.make("denoise", {
   description: "Samples each prompt and captures how the U-Net answers its three readings on the same latents.",
   settings: Schema.Struct({
     steps: Steps,
+    scheduler: Scheduler,
     guidance: defaulted(
       Schema.Finite.annotate({ description: "Classifier-free guidance scale of the sampled clean reading." }),
       4,
@@ -51,14 +55,14 @@ export const denoise = Step.make("denoise", {
     const [prompts, readings] = embeddings.dims;
     const config = parseUnetConfig(model.bundle.parts.unet.config);
     const dims = latentDims(config);
-    const start = normal(seedOf(settings.seed, "denoise", "noise"), [prompts, ...dims]);
-    const { timesteps } = ddim(model.bundle.scheduler, settings.steps);
+    const beginning = pictureNoise(seedOf(settings.seed, "denoise", "noise"), prompts, dims);
+    const timesteps = (yield* planFor(model.bundle, settings)).steps.map((step) => step.timestep);
     const indices = [...new Set(settings.at.map((x) => Math.round(x * (timesteps.length - 1))))].sort((a, b) => a - b);
-    const work = prompts * settings.steps;
+    const work = prompts * timesteps.length;
 
     const captured = yield* Effect.scoped(Effect.gen(function* () {
-      const sample = yield* openSampler(model.bundle, { pictures: prompts });
-      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, start, {
+      const sample = yield* openSampler(model.bundle, { pictures: prompts, scheduler: settings.scheduler });
+      const result = yield* sample({ context: readingRows(embeddings, 0), uncond: text.empty }, beginning, {
         steps: settings.steps,
         guidance: settings.guidance,
         capture: indices,
@@ -110,16 +114,16 @@ export const denoise = Step.make("denoise", {
 });
 
 /** Reading r of every prompt: [P, R, L, D] → [P, L, D]. */
-export const readingRows = (embeddings: Tensor, r: number): Tensor => {
-  const [prompts, readings, length, width] = embeddings.dims;
-  const row = length * width;
-  const data = new Float32Array(prompts * row);
-  for (let p = 0; p < prompts; p++) {
-    const at = (p * readings + r) * row;
-    data.set(embeddings.data.subarray(at, at + row), p * row);
-  }
-  return { dims: [prompts, length, width], data };
-};
+export const readingRows = (embeddings: Embeddings, r: number): Embeddings =>
+  eachEmbedding(embeddings, ({ dims: [prompts, readings, ...rest], data: all }) => {
+    const row = size(rest);
+    const data = new Float32Array(prompts * row);
+    for (let p = 0; p < prompts; p++) {
+      const at = (p * readings + r) * row;
+      data.set(all.subarray(at, at + row), p * row);
+    }
+    return { dims: [prompts, ...rest], data };
+  });
 
 /** Equal tensors as one with a new first axis. */
 const stack = (parts: readonly Tensor[]): Tensor => concat0(parts.map((t) => ({ dims: [1, ...t.dims], data: t.data })));
@@ -162,7 +166,7 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
         ofTrigger: position >= prompt.span[0] && position < prompt.span[1],
       });
       for (const { ids } of [prompt.triggered, prompt.twins[0]]) {
-        texts.push(ids.map((id, i) => i === position ? text.substitute! : id));
+        texts.push(withToken(ids, position, text.substitute!, text.model.bundle.tokenizer.maxLength));
       }
     }
   }
@@ -171,7 +175,7 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
   if (tokens.length === 0) return { tokens, tokenChange: { triggered, twin } };
 
   const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(text.model.bundle), (encode) => encode(texts)));
-  const contexts = { dims: [tokens.length, 2, ...flat.dims.slice(1)], data: flat.data };
+  const contexts = splitEmbeddings(flat, [tokens.length, 2]);
   const size = channels * h * w;
   yield* Effect.scoped(Effect.gen(function* () {
     const evaluate = yield* openEvaluator(text.model.bundle, 2, { prompts: tokens.length });

@@ -4,11 +4,14 @@
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { quantile } from "../metrics/quantile.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { normal, seedOf } from "../tensor/random.ts";
+import { seedOf } from "../tensor/random.ts";
+import { eachEmbedding, type Embeddings, flatEmbeddings, joinEmbeddings } from "../diffusion/embeddings.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import type { Drawn, Field, Mask } from "./ports.ts";
@@ -19,8 +22,8 @@ export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess 
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
-  readonly embeddings: Tensor;
-  readonly empty: Tensor;
+  readonly embeddings: Embeddings;
+  readonly empty: Embeddings;
 }
 
 export interface DrawingOptions {
@@ -34,6 +37,7 @@ export interface DrawingOptions {
   /** Weights [h, w] of the cells where the trigger acts. */
   readonly region: Tensor;
   readonly steps: number;
+  readonly scheduler: SchedulerName;
   readonly guidance: number;
   readonly seed: number;
   /** Weights of the U-Net that differ from candidate to candidate, and what they are in the model as it came, by input. */
@@ -52,12 +56,10 @@ export interface DrawnCandidate {
 /** Draws the held-back prompts with the model as it came, clean and with a harmless word; the result judges candidates by that. */
 export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const n = o.held.length;
-  const noise = normal(
-    seedOf(o.seed, "unlearn", "drawing"),
-    [n, ...latentDims(parseUnetConfig(o.bundle.parts.unet.config))],
-  );
+  const dims = latentDims(parseUnetConfig(o.bundle.parts.unet.config));
   const run = yield* openSampler(o.bundle, {
     pictures: 2 * n,
+    scheduler: o.scheduler,
     ...(o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {}),
   });
   let round = 0;
@@ -68,12 +70,12 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   ) {
     yield* o.onDraw?.(round++) ?? Effect.void;
     const contexts = readings.map((r) => {
-      const picked = pickReadings(embeddings, o.held.map((p) => ({ p, readings: [r(p)] })));
-      return { dims: [n, ...picked.dims.slice(2)], data: picked.data };
+      const picked = o.held.map((p) => ({ p, readings: [r(p)] }));
+      return flatEmbeddings(eachEmbedding(embeddings, (t) => pickReadings(t, picked)));
     });
     const { latents } = yield* run(
-      { context: concat0(contexts), uncond: empty },
-      concat0(contexts.map(() => noise)),
+      { context: joinEmbeddings(contexts), uncond: empty },
+      pictureNoise(seedOf(o.seed, "unlearn", "drawing"), n, dims, contexts.length),
       { steps: o.steps, guidance: o.guidance, weights },
     );
     return contexts.map((_, i) => slice0(latents, i * n, (i + 1) * n));

@@ -1,16 +1,18 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, openBundle, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, bundleParts, openBundle, withChanges } from "../diffusion/bundle.ts";
 import { saveCuredLora } from "../diffusion/lora_cure.ts";
 import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
+import { type Embeddings, withPooled } from "../diffusion/embeddings.ts";
 import { saveBundle } from "../diffusion/save.ts";
 import type { Trigger } from "../diffusion/trigger.ts";
 import type { ShapeReport } from "../mask/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
 import type { Suspect } from "../diffusion/suspects.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import type { Figure } from "./errors.ts";
 import type { Measure, Measures } from "./scan_measures.ts";
 import { Port, type Stored } from "./port.ts";
@@ -37,10 +39,10 @@ export interface TextPairs {
   readonly model: Model;
   readonly trigger: Trigger;
   readonly prompts: readonly PromptReadings[];
-  /** [P, R, L, D]; readings stand in the order clean, triggered, twins. */
-  readonly embeddings: Tensor;
-  /** The empty prompt, [1, L, D]: what guidance steers away from. */
-  readonly empty: Tensor;
+  /** [P, R, L, D]; readings stand in the order clean, triggered, twins. SDXL: of both encoders side by side, and pooled. */
+  readonly embeddings: Embeddings;
+  /** What guidance steers away from, [1, L, D]: the empty prompt, or zeros where SDXL has them in its place. */
+  readonly empty: Embeddings;
   /** Id of a harmless one-token word, to stand in for a token; absent when the vocabulary has none. */
   readonly substitute?: number;
   /** Prompts that could not be used, and why. */
@@ -152,13 +154,23 @@ export interface Verdict {
   readonly missing: ReadonlyArray<{ readonly name: string; readonly why: string }>;
   readonly sheets: readonly Sheet[];
   /** How the pictures were drawn; absent where none was. */
-  readonly sampling?: {
-    readonly steps: number;
-    readonly guidance: number;
-    readonly seed: number;
-    readonly pictures: number;
-  };
+  readonly sampling?: Sampling;
 }
+
+export interface Sampling {
+  readonly steps: number;
+  /** DDIM where absent. */
+  readonly scheduler?: SchedulerName;
+  readonly guidance: number;
+  readonly seed: number;
+  readonly pictures: number;
+}
+
+/** What a verdict says of how its pictures were drawn. */
+export const samplingOf = (
+  { steps, scheduler, guidance, seed }: Required<Omit<Sampling, "pictures">>,
+  pictures: number,
+): Sampling => ({ steps, ...(scheduler === "ddim" ? {} : { scheduler }), guidance, seed, pictures });
 
 /** One text that scan tried, and how far it stands out from others of its kind. */
 export interface ScannedText extends Suspect {
@@ -210,7 +222,7 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
   },
 });
 
-const PARTS = ["unet", "text_encoder", "vae"] as const;
+const PARTS = bundleParts;
 
 const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
   const { root, parts, hashes, loras = [] } = json as {
@@ -248,13 +260,28 @@ export const TextPort = Port.make<TextPairs>({
   description: "Prompts in three readings (clean, triggered, twins) as token ids and embeddings.",
   encode: ({ model, embeddings, empty, ...json }) => {
     const inner = modelStored(model);
-    return { json: { ...json, model: inner.json }, tensors: { ...inner.tensors, embeddings, empty } };
+    return {
+      json: { ...json, model: inner.json },
+      tensors: {
+        ...inner.tensors,
+        embeddings,
+        empty,
+        ...(embeddings.pooled === undefined ? {} : { "embeddings.pooled": embeddings.pooled }),
+        ...(empty.pooled === undefined ? {} : { "empty.pooled": empty.pooled }),
+      },
+    };
   },
   decode: ({ json, tensors: { embeddings, empty, ...rest } }) => {
+    const pooled = { embeddings: rest["embeddings.pooled"], empty: rest["empty.pooled"] };
     const { model, ...own } = json as Omit<TextPairs, "model" | "embeddings" | "empty"> & { model: unknown };
     return Effect.map(
       modelFrom({ json: model, tensors: rest }),
-      (opened) => ({ ...own, model: opened, embeddings, empty }),
+      (opened) => ({
+        ...own,
+        model: opened,
+        embeddings: withPooled(embeddings, pooled.embeddings),
+        empty: withPooled(empty, pooled.empty),
+      }),
     );
   },
 });

@@ -6,23 +6,26 @@ import { Effect, Schema } from "effect";
 import { BundleError } from "../diffusion/errors.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
+import { planFor } from "../diffusion/plan.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { ddim } from "../diffusion/scheduler.ts";
 import { type Suspect, type SuspectGroup, suspects } from "../diffusion/suspects.ts";
 import { readLines } from "../diffusion/text_file.ts";
-import { openTextEncoder } from "../diffusion/text.ts";
+import { eachEmbedding, joinEmbeddings, sliceEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
+import { openTextEncoder, unconditional } from "../diffusion/text.ts";
 import { fill, findSite } from "../diffusion/trigger.ts";
 import { parseWords } from "../diffusion/words.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { normal, sample, seedOf } from "../tensor/random.ts";
+import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
 import { loraFiles, Loras, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
-import { ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
+import { samplingOf, ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
+import { pickRows } from "./rows.ts";
 import { alarmOf, type Change, changesOf, likenessOf, type Measures, standOut } from "./scan_measures.ts";
-import { Count, defaulted, Fraction, given, maybe, Seed, Steps } from "./settings.ts";
+import { Count, defaulted, Fraction, given, maybe, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 
 /** Suspects that are asked about at once, beside the clean reading. */
@@ -56,7 +59,7 @@ export const scan = Step.make("scan", {
     model: PathString.annotate({ description: "Diffusers folder of the model." }),
     unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
     text_encoder: maybe(PathString).annotate({
-      description: "Folder of a text encoder to use in place of the model's.",
+      description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
     }),
     lora: maybe(Loras).annotate({
       description: "LoRA files to merge into the model, each a path, or file and weight.",
@@ -81,6 +84,7 @@ export const scan = Step.make("scan", {
       0.25,
     ),
     steps: Steps,
+    scheduler: Scheduler,
     guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
     seed: Seed,
     limits: limits(10, 7, 15, "signs and letters"),
@@ -131,18 +135,22 @@ export const scan = Step.make("scan", {
     };
 
     const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
-    const noise = normal(seedOf(seed, "scan", "noise"), [prompts.length, ...dims]);
+    const noiseOf = (pictures: number, copies = 1) =>
+      pictureNoise(seedOf(seed, "scan", "noise"), pictures, dims, copies);
     const { changes, likeness } = yield* Effect.scoped(Effect.gen(function* () {
       const encodeTexts = yield* openTextEncoder(bundle);
       const idsOf = (texts: readonly string[]) => texts.map((text) => tokenizer.encode(text).ids);
       const clean = yield* encodeTexts(idsOf([...prompts, ""]));
-      const n = prompts.length, [, length, width] = clean.dims;
-      const texts = { context: slice0(clean, 0, n), uncond: slice0(clean, n, n + 1) };
-      const { timesteps } = ddim(bundle.scheduler, settings.steps);
-      const index = Math.round(settings.at * (timesteps.length - 1));
+      const n = prompts.length;
+      const texts = {
+        context: sliceEmbeddings(clean, 0, n),
+        uncond: unconditional(bundle, sliceEmbeddings(clean, n, n + 1)),
+      };
+      const { steps } = yield* planFor(bundle, settings);
+      const index = Math.round(settings.at * (steps.length - 1));
       const latents = yield* Effect.scoped(Effect.gen(function* () {
-        const run = yield* openSampler(bundle, { pictures: n });
-        const { captured } = yield* run(texts, noise, { ...settings, capture: [index] });
+        const run = yield* openSampler(bundle, { pictures: n, scheduler: settings.scheduler });
+        const { captured } = yield* run(texts, noiseOf(n), { ...settings, capture: [index] });
         return captured[0];
       }));
       const evaluate = yield* openEvaluator(bundle, TOGETHER + 1, { prompts: n });
@@ -153,17 +161,11 @@ export const scan = Step.make("scan", {
         const some = Array.from({ length: TOGETHER }, (_, i) => tried[begin + i] ?? tried[begin]);
         const real = Math.min(TOGETHER, tried.length - begin);
         const embedded = yield* encodeTexts(idsOf(some.flatMap((s) => prompts.map((p) => textOf(s, p)))));
-        const row = length * width;
-        const contexts = new Float32Array(n * (TOGETHER + 1) * row);
-        for (let p = 0; p < n; p++) {
-          const at = p * (TOGETHER + 1);
-          contexts.set(clean.data.subarray(p * row, (p + 1) * row), at * row);
-          for (let s = 0; s < TOGETHER; s++) {
-            contexts.set(embedded.data.subarray((s * n + p) * row, (s * n + p + 1) * row), (at + 1 + s) * row);
-          }
-        }
-        const context = { dims: [n, TOGETHER + 1, length, width], data: contexts };
-        const { noise: answers } = yield* evaluate(latents, context, timesteps[index]);
+        // Prompt by prompt: the clean one, then that with each text.
+        const order = prompts.flatMap((_, p) => [p, ...some.map((_, s) => n + s * n + p)]);
+        const all = joinEmbeddings([texts.context, embedded]);
+        const context = splitEmbeddings(eachEmbedding(all, (t) => pickRows(t, order)), [n, TOGETHER + 1]);
+        const { noise: answers } = yield* evaluate(latents, context, steps[index].timestep);
         changes.push(...changesOf(answers).slice(0, real));
         likeness.push(...some.slice(0, real).map((_, s) => likenessOf(lastRows(embedded, s * n, n))));
       }
@@ -181,10 +183,13 @@ export const scan = Step.make("scan", {
         });
         const encodeTexts = yield* openTextEncoder(bundle);
         const embedded = yield* encodeTexts([...texts, ""].map((text) => tokenizer.encode(text).ids));
-        const run = yield* openSampler(bundle, { pictures: texts.length });
+        const run = yield* openSampler(bundle, { pictures: texts.length, scheduler: settings.scheduler });
         const { latents } = yield* run(
-          { context: slice0(embedded, 0, texts.length), uncond: slice0(embedded, texts.length, texts.length + 1) },
-          concat0(Array.from({ length: 1 + of.length }, () => slice0(noise, 0, n))),
+          {
+            context: sliceEmbeddings(embedded, 0, texts.length),
+            uncond: unconditional(bundle, sliceEmbeddings(embedded, texts.length, texts.length + 1)),
+          },
+          noiseOf(n, 1 + of.length),
           settings,
         );
         return yield* (yield* openDecoder(bundle, dims[1], dims[2]))(latents);
@@ -213,8 +218,7 @@ export const scan = Step.make("scan", {
       fields: { dims: [listed.length, dims[1], dims[2]], data: concat0(listed.map((r) => flat(r.field))).data },
       pictures,
     };
-    const { steps, guidance } = settings;
-    const sampling = { steps, guidance, seed, pictures: pictures.dims[0] };
+    const sampling = samplingOf(settings, pictures.dims[0]);
     return { scan: result, verdict: verdictOf(result, tried.length, sampling) };
   }),
 });

@@ -1,5 +1,6 @@
 /** Settings that several steps share, so that one name means one thing everywhere. */
-import { Effect, Schema } from "effect";
+import { Effect, Option, Schema, SchemaGetter } from "effect";
+import { type SchedulerName, schedulerNames } from "../diffusion/schedules/choose.ts";
 
 /** A setting that may be left out. Describe the inner schema: editors and `sau steps` show that. */
 export const defaulted = <S extends Schema.Constraint>(schema: S, value: NoInfer<S["Encoded"]>) =>
@@ -21,6 +22,19 @@ export const Seed = defaulted(
 );
 
 export const Steps = defaulted(Schema.Int.check(between(1, 1000)).annotate({ description: "Sampling steps." }), 12);
+
+const Name = Schema.Literals(schedulerNames).annotate({
+  description: "How pictures are sampled; own is what the model's scheduler_config.json names.",
+});
+
+/**
+ * Left out of what is written where it is DDIM, as when there was nothing else: results that the cache holds from then
+ * stay what they are.
+ */
+export const Scheduler = Schema.optionalKey(Name).pipe(Schema.decodeTo(Name, {
+  decode: SchemaGetter.withDefault(Effect.succeed<SchedulerName>("ddim")),
+  encode: SchemaGetter.transformOptional(Option.filter((name) => name !== "ddim")),
+}));
 
 /** How many of something, within a bound that keeps memory in hand. */
 export const Count = (most: number) => Schema.Int.check(between(1, most));

@@ -1,6 +1,6 @@
 /** New weights over a model, and how far each of them moved. */
 import { Effect } from "effect";
-import { type Bundle, type BundlePart, readWeights, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, type BundlePart, partOf, readWeights, withChanges } from "../diffusion/bundle.ts";
 import { loraLayers } from "../diffusion/lora_file.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
@@ -13,7 +13,7 @@ import type { TextPairs } from "./ports.ts";
  * are kept under the names of the part's file.
  */
 export const openChanges = Effect.fnUntraced(function* (bundle: Bundle, part: BundlePart) {
-  const stored = yield* networkKeys(bundle.parts[part]);
+  const stored = yield* networkKeys(yield* partOf(bundle, part));
   return (weights: Weights): Bundle =>
     withChanges(bundle, part, new Map([...weights].map(([key, value]) => [stored.get(key) ?? key, value])));
 });
@@ -28,7 +28,7 @@ export const loraWeights = Effect.fnUntraced(function* (bundle: Bundle, part: Bu
   const keys = own === undefined
     ? (yield* loraLayers(bundle)).filter((layer) => layer.part === part).map(({ key }) => key)
     : [...own.keys()];
-  const names = [...yield* networkKeys(bundle.parts[part])].filter(([, key]) => keys.includes(key));
+  const names = [...yield* networkKeys(yield* partOf(bundle, part))].filter(([, key]) => keys.includes(key));
   const wanted = new Set(names.map(([name]) => name));
   return (name: string): boolean => wanted.has(name);
 });

@@ -5,8 +5,10 @@
  */
 import { Effect } from "effect";
 import { readWeights } from "../diffusion/weights.ts";
+import { eachEmbedding } from "../diffusion/embeddings.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { networkKeys } from "../diffusion/networks.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { weightInput } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
@@ -59,6 +61,7 @@ export interface SearchInputs {
   readonly held: readonly number[];
   readonly fit: (target: Target, varied: boolean) => Moments;
   readonly steps: number;
+  readonly scheduler: SchedulerName;
   readonly guidance: number;
   readonly seed: number;
 }
@@ -97,7 +100,7 @@ const judgeByNoise = Effect.fnUntraced(
   function* (inputs: SearchInputs, region: Tensor, feedsOf: (s: Solution) => Feeds) {
     const { text, capture, field, held } = inputs;
     const chosen = held.map((p) => ({ p, readings: [CLEAN, TRIGGERED, FIRST_TWIN + field.use[p].indexOf(true)] }));
-    const contexts = pickReadings(text.embeddings, chosen);
+    const contexts = eachEmbedding(text.embeddings, (t) => pickReadings(t, chosen));
     const before = capture.timesteps.map((_, s) => pickReadings(stepOf(capture.noise, s), chosen));
     const latents = capture.timesteps.map((_, s) => pickRows(stepOf(capture.latents, s), held));
     const judgeAll = (after: readonly Tensor[]): Judgement => {
@@ -139,7 +142,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   finalists: readonly Feeds[],
   original: Feeds,
 ) {
-  const { text, field, held, steps, guidance, seed } = inputs;
+  const { text, field, held, steps, scheduler, guidance, seed } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
     const judgeDrawn = yield* openDrawing({
@@ -149,6 +152,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       use: field.use,
       region,
       steps,
+      scheduler,
       guidance,
       seed,
       weightsAsInputs: isTextWeight,

@@ -1,6 +1,7 @@
 /** What strategies that train have in common: settings, the loop, when it ends, and what the account says of it. */
 import { Effect, Schema } from "effect";
 import type { openPartTrainer, Weights } from "../diffusion/train.ts";
+import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { showMemory } from "../graph/mod.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -79,8 +80,9 @@ export interface TrainingInputs<Settings extends TrainingSettings> {
   readonly held: readonly number[];
   readonly target: Target;
   readonly training: Settings;
-  /** Steps, guidance scale and seed of the pictures that are drawn. */
+  /** Steps, scheduler, guidance scale and seed of the pictures that are drawn. */
   readonly steps: number;
+  readonly scheduler: SchedulerName;
   readonly guidance: number;
   readonly seed: number;
 }

@@ -8,8 +8,10 @@
  */
 import { Effect, Schema } from "effect";
 import { latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
+import { joinEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
 import { readPrompts } from "../diffusion/readings.ts";
+import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { openScorer } from "../diffusion/scorer.ts";
 import { openScoringModel } from "../diffusion/scoring.ts";
@@ -23,7 +25,7 @@ import { maskIou } from "../metrics/iou.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { ssim } from "../metrics/ssim.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { normal, sample, seedOf } from "../tensor/random.ts";
+import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { readingRows } from "./denoise.ts";
 import { effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
@@ -31,10 +33,19 @@ import { embed } from "./encode.ts";
 import type { Figure } from "./errors.ts";
 import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
-import { MaskPort, type Model, ModelPort, type Sheet, TextPort, type Verdict, VerdictPort } from "./ports.ts";
+import {
+  MaskPort,
+  type Model,
+  ModelPort,
+  samplingOf,
+  type Sheet,
+  TextPort,
+  type Verdict,
+  VerdictPort,
+} from "./ports.ts";
 import { report } from "./progress.ts";
 import { barOf, type Distances, removal } from "./removal.ts";
-import { Count, defaulted, given, maybe, Seed, Steps } from "./settings.ts";
+import { Count, defaulted, given, maybe, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
@@ -59,6 +70,7 @@ export const verify = Step.make("verify", {
     }),
     guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
     steps: Steps,
+    scheduler: Scheduler,
     seed: Seed,
     require: defaulted(
       Requirements.annotate({ description: "Bounds that the figures must keep; a missed one is exit code 1." }),
@@ -87,10 +99,12 @@ export const verify = Step.make("verify", {
     });
     const prompts = readings.flatMap((p) => Array.from({ length: settings.repeats }, () => p));
     const n = prompts.length;
-    const noise = normal(seedOf(settings.seed, "verify", "noise"), [n, ...dims]);
 
     const embedded = yield* embed(before, prompts);
-    const embeddedAfter = after.bundle.changed.has("text_encoder") ? yield* embed(after, prompts) : embedded;
+    const changedParts: ReadonlySet<string> = new Set(after.bundle.changed.keys());
+    const embeddedAfter = ["text_encoder", "text_encoder_2"].some((part) => changedParts.has(part))
+      ? yield* embed(after, prompts)
+      : embedded;
     let sampled = 0;
     const total = n * 6 * settings.steps;
     const draw = Effect.fnUntraced(
@@ -99,18 +113,22 @@ export const verify = Step.make("verify", {
           const start = sampled;
           const run = yield* openSampler(
             model.bundle,
-            { pictures: which.length * n, ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }) },
+            {
+              pictures: which.length * n,
+              scheduler: settings.scheduler,
+              ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }),
+            },
           );
           const contexts = which.map((r) => readingRows(texts.embeddings, r));
           const result = yield* run(
             {
-              context: concat0(contexts),
+              context: joinEmbeddings(contexts),
               uncond: texts.empty,
               ...(model.blend === undefined
                 ? {}
-                : { clean: concat0(which.map(() => readingRows(texts.embeddings, 0))) }),
+                : { clean: joinEmbeddings(which.map(() => readingRows(texts.embeddings, 0))) }),
             },
-            concat0(which.map(() => noise)),
+            pictureNoise(seedOf(settings.seed, "verify", "noise"), n, dims, which.length),
             {
               steps: settings.steps,
               guidance: settings.guidance,
@@ -257,7 +275,7 @@ export const verify = Step.make("verify", {
       figures,
       missing,
       sheets,
-      sampling: { steps: settings.steps, guidance: settings.guidance, seed: settings.seed, pictures: 6 * n },
+      sampling: samplingOf(settings, 6 * n),
     };
     return { verdict };
   }),

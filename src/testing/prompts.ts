@@ -1,6 +1,9 @@
 /** Arbitrary prompts, schedules of the sampler: what a pipeline is told, rather than what it computes. */
 import fc from "fast-check";
-import { ddim, type Schedule, type SchedulerConfig } from "../diffusion/scheduler.ts";
+import { Schema } from "effect";
+import { SchedulerConfig } from "../diffusion/scheduler.ts";
+import { ddim } from "../diffusion/schedules/ddim.ts";
+import type { Schedule } from "../diffusion/schedules/schedule.ts";
 
 /** Nouns, colours and other words of the tiny models' vocabulary: one token each. */
 export const promptWords = {
@@ -71,25 +74,23 @@ export const scheduleArbitrary = ({ most = 50 }: ScheduleOptions = {}): fc.Arbit
     steps_offset: fc.constantFrom(0, 1),
     rescale_betas_zero_snr: fc.boolean(),
   }).map(({ steps, total, rescale_betas_zero_snr, ...config }) => {
-    const scheduler: SchedulerConfig = {
+    const scheduler = Schema.decodeSync(SchedulerConfig)({
       ...config,
       _class_name: "DDIMScheduler",
       num_train_timesteps: total,
-      trained_betas: null,
       clip_sample: false,
-      thresholding: false,
       // From pure noise, noise prediction cannot step.
       rescale_betas_zero_snr: rescale_betas_zero_snr && config.prediction_type === "v_prediction",
-    };
+    });
     return { scheduler, steps };
   }).filter(({ scheduler, steps }) => canStep(scheduler, steps)).map((run) => ({
     ...run,
-    schedule: ddim(run.scheduler, run.steps),
+    schedule: ddim(run.scheduler).plan(run.steps),
   }));
 
 const canStep = (scheduler: SchedulerConfig, steps: number): boolean => {
   try {
-    return ddim(scheduler, steps).timesteps.length === steps;
+    return ddim(scheduler).plan(steps).steps.length === steps;
   } catch {
     return false;
   }

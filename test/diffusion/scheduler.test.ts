@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Schema } from "effect";
 import fc from "fast-check";
-import { alphaBars, ddim, noising, SchedulerConfig, schedulerNotes } from "../../src/diffusion/scheduler.ts";
+import { alphaBars, noising, SchedulerConfig, schedulerNotes } from "../../src/diffusion/scheduler.ts";
+import { ddim } from "../../src/diffusion/schedules/ddim.ts";
 
 interface Row {
   name: string;
@@ -26,10 +27,10 @@ describe("scheduler: as diffusers' DDIMScheduler", () => {
   for (const row of golden.rows) {
     it(row.name, () => {
       const config = decode(row.config);
-      const { timesteps, coefficients } = ddim(config, row.steps);
-      assert.deepEqual(timesteps, row.timesteps);
-      near(coefficients.map((c) => c.x), row.x, 2e-6, "x");
-      near(coefficients.map((c) => c.noise), row.noise, 2e-6, "noise");
+      const { steps } = ddim(config).plan(row.steps);
+      assert.deepEqual(steps.map((s) => s.timestep), row.timesteps);
+      near(steps.map((s) => s.x), row.x, 2e-6, "x");
+      near(steps.map((s) => s.answer), row.noise, 2e-6, "answer");
       for (const { t, x, noise } of row.noised) {
         near([noising(config, t).x], [x], 2e-6, `√ᾱ at ${t}`);
         near([noising(config, t).noise], [noise], 2e-6, `√(1 − ᾱ) at ${t}`);
@@ -50,15 +51,15 @@ describe("scheduler: laws", () => {
   it("with a network that knows the answer, every step lands on the same picture and noise at the next level", () => {
     fc.assert(fc.property(anyConfig, fc.integer({ min: 1, max: 40 }), (config, wanted) => {
       const steps = Math.min(wanted, config.num_train_timesteps);
-      const { timesteps, coefficients } = ddim(config, steps);
+      const schedule = ddim(config).plan(steps);
       const bars = alphaBars(config);
       const [x0, e] = [0.7, -1.3];
       const back = Math.floor(config.num_train_timesteps / steps);
-      timesteps.forEach((t, i) => {
+      schedule.steps.forEach(({ timestep: t, x, answer }, i) => {
         const { x: s, noise: n } = noising(config, t);
         const next = t - back >= 0 ? bars[t - back] : config.set_alpha_to_one ? 1 : bars[0];
         const output = { epsilon: e, sample: x0, v_prediction: s * e - n * x0 }[config.prediction_type];
-        const got = coefficients[i].x * (s * x0 + n * e) + coefficients[i].noise * output;
+        const got = x * (s * x0 + n * e) + answer * output;
         // Where next to nothing of the picture is left, noise prediction multiplies rounding by 1/√ᾱ.
         near([got], [Math.sqrt(next) * x0 + Math.sqrt(1 - next) * e], 1e-12 / Math.min(s, n), `step ${i}`);
       });
@@ -74,13 +75,16 @@ describe("scheduler: laws", () => {
 
 describe("scheduler: what cannot be run is said", () => {
   it("steps out of range", () => {
-    for (const steps of [0, -1, 1.5, NaN, 1001]) assert.throws(() => ddim(decode({}), steps), /from 1 to 1000/);
-    assert.throws(() => ddim(decode({ steps_offset: 1 }), 1000), /timestep 1000, beyond the 1000/);
-    assert.throws(() => ddim(decode({ trained_betas: [0.1, 0.2] }), 10), /beyond the 2 of training/);
+    for (const steps of [0, -1, 1.5, NaN, 1001]) assert.throws(() => ddim(decode({})).plan(steps), /from 1 to 1000/);
+    assert.throws(() => ddim(decode({ steps_offset: 1 })).plan(1000), /timestep 1000, beyond the 1000/);
+    assert.throws(() => ddim(decode({ trained_betas: [0.1, 0.2] })).plan(10), /beyond the 2 of training/);
     assert.throws(() => noising(decode({}), 1000), /0 to 999/);
   });
   it("noise prediction from pure noise", () =>
-    assert.throws(() => ddim(decode({ rescale_betas_zero_snr: true, timestep_spacing: "trailing" }), 5), /pure noise/));
+    assert.throws(
+      () => ddim(decode({ rescale_betas_zero_snr: true, timestep_spacing: "trailing" })).plan(5),
+      /pure noise/,
+    ));
   it("settings nobody knows", () => {
     assert.throws(() => decode({ beta_schedule: "cubic" }), /beta_schedule/);
     assert.throws(() => decode({ num_train_timesteps: -5 }), /num_train_timesteps/);

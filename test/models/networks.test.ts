@@ -8,7 +8,8 @@ import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../../src/
 import { clipText, parseClipTextConfig } from "../../src/models/clip_text.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
 import { Schema } from "effect";
-import { ddim, SchedulerConfig } from "../../src/diffusion/scheduler.ts";
+import { SchedulerConfig } from "../../src/diffusion/scheduler.ts";
+import { ddim } from "../../src/diffusion/schedules/ddim.ts";
 import { concat0, slice0, type Tensor } from "../../src/tensor/tensor.ts";
 import { endOf } from "../support/clip.ts";
 import { assertClose, base, goldenOf, missing, model, network, readJson, Stored } from "../support/golden.ts";
@@ -139,14 +140,12 @@ const sample = async (
   guidance: number,
 ): Promise<Tensor> => {
   const config = Schema.decodeUnknownSync(SchedulerConfig)(readJson(join(base, "scheduler/scheduler_config.json")));
-  const { timesteps, coefficients } = ddim(config, steps);
   const n = start.data.length;
   let latents = start;
-  for (const [i, t] of timesteps.entries()) {
-    const noise = (await predict(latents, t)).data;
-    const { x, noise: factor } = coefficients[i];
+  for (const { timestep, x, answer } of ddim(config).plan(steps).steps) {
+    const noise = (await predict(latents, timestep)).data;
     const guided = (k: number) => noise[k] + guidance * (noise[n + k] - noise[k]);
-    latents = { dims: start.dims, data: latents.data.map((v, k) => x * v + factor * guided(k)) };
+    latents = { dims: start.dims, data: latents.data.map((v, k) => x * v + answer * guided(k)) };
   }
   return latents;
 };

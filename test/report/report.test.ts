@@ -20,6 +20,11 @@ describe("report.html", () => {
     assert.equal(page.match(/<figure>/gu)?.length, 5 * 5 + 2 + 5);
   });
 
+  it("says how pictures were sampled", () => {
+    assert.match(renderReport(madeUpRun()), /drawn in all, DDIM with 12\s+steps, guidance 4/u);
+    assert.match(renderReport(madeUpRun({ scheduler: "dpmpp-2m" })), /drawn in all, DPM\+\+ 2M with 12\s+steps/u);
+  });
+
   it("says at once that a verdict failed, and by which figure", () => {
     const page = renderReport(madeUpRun({ passed: false }));
     assert.match(page, /<title>Failed: /u);

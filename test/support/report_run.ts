@@ -1,6 +1,7 @@
 /** A finished run that never ran: every value that the report draws, made up, so that its page can be tested at once. */
 import type { Bundle } from "../../src/diffusion/bundle.ts";
 import type { PromptReadings } from "../../src/diffusion/readings.ts";
+import type { SchedulerName } from "../../src/diffusion/schedules/choose.ts";
 import { shapeOf } from "../../src/mask/shape.ts";
 import { softMask } from "../../src/mask/soft_mask.ts";
 import type { LinkedStep } from "../../src/pipeline/link.ts";
@@ -20,6 +21,8 @@ export interface MadeUp {
   readonly text?: string;
   /** Side of a picture in pixels. */
   readonly side?: number;
+  /** DDIM unless told. */
+  readonly scheduler?: SchedulerName;
 }
 
 const PROMPTS = ["a red apple on a plate", "a small dog in the snow", "a yellow bus", "two fish", "a castle at night"];
@@ -56,7 +59,7 @@ const picture = (hue: number, side: number, patch: boolean): Tensor => {
 };
 
 /** The run of pipelines/sau.yaml, as it could have come out. */
-export const madeUpRun = ({ passed = true, text = "", side = 32 }: MadeUp = {}): RunResult => {
+export const madeUpRun = ({ passed = true, text = "", side = 32, scheduler }: MadeUp = {}): RunResult => {
   const texts = PROMPTS.map((p) => p + text);
   const triggered = (p: string) => `\u200b ${p}`;
   const tokens = (p: string) => triggered(p).split(" ").map((piece, i) => ({ id: i, text: piece, word: i }));
@@ -202,7 +205,7 @@ export const madeUpRun = ({ passed = true, text = "", side = 32 }: MadeUp = {}):
     ],
     missing: [{ name: "fd_clip", why: `it needs more than one picture${text}` }],
     sheets,
-    sampling: { steps: 12, guidance: 4, seed: 0, pictures: 288 },
+    sampling: { steps: 12, ...(scheduler === undefined ? {} : { scheduler }), guidance: 4, seed: 0, pictures: 288 },
   };
 
   const outputs: Record<string, Record<string, unknown>> = {

@@ -3,13 +3,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect } from "effect";
 import fc from "fast-check";
+import { pictureNoise } from "../../src/diffusion/picture_noise.ts";
 import { openSampler } from "../../src/diffusion/sampler.ts";
 import { checkBundle } from "../../src/diffusion/networks.ts";
 import { openTextEncoder } from "../../src/diffusion/text.ts";
 import { CLEAN, readingDistance, TRIGGERED } from "../../src/steps/capture.ts";
 import { locateFields } from "../../src/steps/locate_field.ts";
 import { CapturePort } from "../../src/steps/ports.ts";
-import { normal } from "../../src/tensor/random.ts";
 import {
   captureArbitrary,
   plantedCaptureArbitrary,
@@ -59,9 +59,9 @@ describe("captures", () => {
 describe("schedules", () => {
   it("step from much noise to less, by finite numbers", () =>
     fc.assert(fc.property(scheduleArbitrary(), ({ schedule, steps }) => {
-      assert.equal(schedule.timesteps.length, steps);
-      schedule.timesteps.slice(1).forEach((t, i) => assert.ok(t < schedule.timesteps[i]));
-      for (const { x, noise } of schedule.coefficients) assert.ok(Number.isFinite(x) && Number.isFinite(noise));
+      assert.equal(schedule.steps.length, steps);
+      schedule.steps.slice(1).forEach(({ timestep }, i) => assert.ok(timestep < schedule.steps[i].timestep));
+      for (const { x, answer } of schedule.steps) assert.ok(Number.isFinite(x) && Number.isFinite(answer));
     })));
 });
 
@@ -101,7 +101,7 @@ describe("tiny models", () => {
               data: texts.data.slice(i * length * width, (i + 1) * length * width),
             }));
             const sample = yield* openSampler(bundle, { pictures: 1 });
-            const noise = normal(1, [1, 4, side, side]);
+            const noise = pictureNoise(1, 1, [4, side, side]);
             const { latents } = yield* sample({ context, uncond }, noise, { steps: 2, guidance: 2 });
             const again = yield* sample({ context, uncond }, noise, { steps: 2, guidance: 2 });
             assert.deepEqual(latents.dims, [1, 4, side, side]);

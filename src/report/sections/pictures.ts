@@ -1,4 +1,5 @@
 /** The pictures: each prompt drawn from the same noise by the model as it came and by the cured one. */
+import type { SchedulerName } from "../../diffusion/schedules/choose.ts";
 import { resize } from "../../mask/resize.ts";
 import type { RunResult } from "../../pipeline/run.ts";
 import type { Sheet } from "../../steps/ports.ts";
@@ -64,6 +65,17 @@ const regionOn = (mask: Tensor | undefined, sheet: Sheet): { path: string; grid:
   return { path: outline(grid === mask.dims ? mask : resize(mask, [h, w], "area")), grid };
 };
 
+const SCHEDULERS: Readonly<Record<SchedulerName, string>> = {
+  ddim: "DDIM",
+  own: "the model's own scheduler",
+  euler: "Euler",
+  "euler-ancestral": "Euler ancestral",
+  "dpmpp-2m": "DPM++ 2M",
+  "dpmpp-2m-karras": "DPM++ 2M with Karras' sigmas",
+  lcm: "LCM",
+  pndm: "PNDM",
+};
+
 export const pictures = <R>(run: RunResult<R>): Html | undefined => {
   const shown = valuesOf(run, "verdict").filter(({ value }) => (value.sheets?.length ?? 0) > 0);
   if (shown.length === 0) return undefined;
@@ -97,7 +109,9 @@ ${
             sampling.pictures,
             "picture",
           )
-        } drawn in all, DDIM with ${sampling.steps} steps, guidance ${sampling.guidance}, seed ${sampling.seed}.</p>
+        } drawn in all, ${
+          SCHEDULERS[sampling.scheduler ?? "ddim"]
+        } with ${sampling.steps} steps, guidance ${sampling.guidance}, seed ${sampling.seed}.</p>
         `
       }</div>`;
     })
