@@ -88,13 +88,7 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
   const trained = (yield* loraWeights(bundle, part)) ?? isTrained;
-  const { graph, pooling } = encoderTraining(bundle, encoder, {
-    batch,
-    length,
-    trained,
-    segments,
-    clipNorm,
-  });
+  const { graph, pooling } = encoderTraining(bundle, encoder, { batch, length, trained, segments, clipNorm });
   const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs, encoder);
