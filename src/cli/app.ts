@@ -22,6 +22,7 @@ import { benchCommand } from "./bench.ts";
 import { decodeEscapes } from "./escapes.ts";
 import { cacheCommand, userCache } from "./cache.ts";
 import * as flags from "./flags.ts";
+import { inspectCommand } from "./inspect.ts";
 import { loraOverrides } from "./lora.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
@@ -349,6 +350,7 @@ export const app = <R>(options: AppOptions<R>) =>
       Command.withDescription("Finds, removes and proves removed a backdoor in a Stable Diffusion checkpoint"),
       Command.withSubcommands([
         runCommand(options),
+        inspectCommand(options.screen, options.verdictFailed),
         scanCommand(options),
         cureCommand(options),
         benchCommand(options),

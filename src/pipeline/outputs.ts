@@ -94,6 +94,18 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
     });
   });
 
+  return { ...yield* writeFolder(dir, fill), notes };
+});
+
+/**
+ * A result folder that is filled beside its place and put there by a rename. What `fill` writes should hold a
+ * manifest.json with `tool: "sau"`: a folder without one is not replaced by a later result.
+ */
+export const writeFolder = Effect.fnUntraced(function* <E>(
+  out: string,
+  fill: (temporary: string) => Effect.Effect<void, E>,
+): Effect.fn.Return<Omit<Written, "notes">, E | OutputError> {
+  const dir = resolve(out);
   return yield* Effect.acquireUseRelease(
     attempt(dir, async () => {
       await mkdir(dirname(dir), { recursive: true });
@@ -106,7 +118,7 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
         yield* fill(temporary);
         const files = yield* attempt(dir, () => listFiles(temporary));
         yield* Effect.uninterruptible(attempt(dir, () => put(temporary, dir)));
-        return { dir, files, notes };
+        return { dir, files };
       }),
     (temporary) => Effect.promise(() => rm(temporary, { recursive: true, force: true }).catch(() => {})),
   );

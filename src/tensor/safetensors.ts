@@ -37,7 +37,8 @@ const floatToBf16 = (values: Float32Array): Uint16Array => {
   return out;
 };
 
-const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined => {
+/** Elements of a file's type as float32, or undefined for a type that is not read here. */
+export const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined => {
   switch (dtype) {
     case "F32":
       return new Float32Array(raw);
