@@ -17,7 +17,7 @@ import { fill, findSite } from "../diffusion/trigger.ts";
 import { parseWords } from "../diffusion/words.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { concat0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
 import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
