@@ -9,6 +9,7 @@ import { join } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
@@ -36,6 +37,8 @@ export interface Bundle {
   /** model_index.json as it stands. */
   readonly index: Readonly<Record<string, unknown>>;
   readonly changed: Changes;
+  /** LoRAs that it was opened with; their changes are in `changed`. */
+  readonly loras?: MergedLoras;
   /** SHA-256 of every file that is read, by `part/file`. Changes are not in it. */
   readonly hashes: ReadonlyMap<string, string>;
   /** What the reader of a report should know about how this folder is understood. */

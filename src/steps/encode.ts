@@ -9,7 +9,7 @@ import { Trigger } from "../diffusion/trigger.ts";
 import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { openModel } from "./open_model.ts";
+import { loraFiles, Loras, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -27,6 +27,9 @@ export const encode = Step.make("encode", {
     text_encoder: maybe(PathString).annotate({
       description:
         "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
+    }),
+    lora: maybe(Loras).annotate({
+      description: "LoRA files to merge into the model, each a path, or file and weight.",
     }),
     trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
     place: defaulted(
@@ -57,7 +60,8 @@ export const encode = Step.make("encode", {
   }),
   inputs: {},
   outputs: { text: TextPort },
-  files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
+  files: ({ model, unet, text_encoder, lora, prompts, words }) =>
+    given(model, unet, text_encoder, ...loraFiles(lora), prompts, words),
   run: Effect.fnUntraced(function* (_, settings) {
     const trigger: Trigger = {
       text: settings.trigger,

@@ -1,6 +1,8 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
 import { type Bundle, bundleParts, openBundle, withChanges } from "../diffusion/bundle.ts";
+import { saveCuredLora } from "../diffusion/lora_cure.ts";
+import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
 import { type Embeddings, withPooled } from "../diffusion/embeddings.ts";
@@ -205,10 +207,16 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
     root: bundle.root.path,
     parts: Object.fromEntries(Object.entries(bundle.parts).map(([name, part]) => [name, part.folder.path])),
     hashes: [...bundle.hashes],
+    ...(bundle.loras === undefined ? {} : { loras: bundle.loras.uses.map(({ file, weight }) => ({ file, weight })) }),
   },
   tensors: {
     ...Object.fromEntries(
-      [...bundle.changed].flatMap(([part, values]) => [...values].map(([key, value]) => [`${part}/${key}`, value])),
+      [...bundle.changed].flatMap(([part, values]) => {
+        // What a LoRA made of a weight is merged again from its file.
+        const merged = bundle.loras?.values.get(part);
+        return [...values].filter(([key, value]) => merged?.get(key) !== value)
+          .map(([key, value]) => [`${part}/${key}`, value]);
+      }),
     ),
     ...(blend === undefined ? {} : { blend }),
   },
@@ -217,8 +225,13 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
 const PARTS = bundleParts;
 
 const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
-  const { root, parts, hashes } = json as { root: string; parts: Record<string, string>; hashes: [string, string][] };
-  let bundle = yield* openBundle(root, { replace: parts });
+  const { root, parts, hashes, loras = [] } = json as {
+    root: string;
+    parts: Record<string, string>;
+    hashes: [string, string][];
+    loras?: LoraUse[];
+  };
+  let bundle = yield* withLoras(yield* openBundle(root, { replace: parts }), loras);
   // The folders may have changed since: a cached cure belongs to the very weights it was made for.
   const same = hashes.every(([file, hash]) => bundle.hashes.get(file) === hash);
   if (!same) return yield* Effect.fail(new Error(`${root} has changed since this result was made`));
@@ -236,7 +249,10 @@ export const ModelPort = Port.make<Model>({
   description: "A Stable Diffusion folder with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
+  save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
+    loraOnly
+      ? saveCuredLora(bundle, dir, loraError)
+      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
 });
 
 export const TextPort = Port.make<TextPairs>({

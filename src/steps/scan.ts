@@ -19,7 +19,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
-import { openModel } from "./open_model.ts";
+import { loraFiles, Loras, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { samplingOf, ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -61,6 +61,9 @@ export const scan = Step.make("scan", {
     text_encoder: maybe(PathString).annotate({
       description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
     }),
+    lora: maybe(Loras).annotate({
+      description: "LoRA files to merge into the model, each a path, or file and weight.",
+    }),
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
     words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),
     try: defaulted(
@@ -89,7 +92,8 @@ export const scan = Step.make("scan", {
   }),
   inputs: {},
   outputs: { scan: ScanPort, verdict: VerdictPort },
-  files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
+  files: ({ model, unet, text_encoder, lora, prompts, words }) =>
+    given(model, unet, text_encoder, ...loraFiles(lora), prompts, words),
   run: Effect.fnUntraced(function* (_, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
     const bundle = yield* openModel(settings);
