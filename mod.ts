@@ -52,10 +52,14 @@ export { DEFAULT_LIMITS, type Limits } from "./src/serve/limits.ts";
 export { connect, type SauClient } from "./src/serve/client.ts";
 
 // Models, and where they run.
-export { type Bundle, openBundle, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { type Bundle, openBundle, type OpenOptions, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { stockTokenizer } from "./src/diffusion/stock_tokenizer.ts";
 export { readWeights } from "./src/diffusion/weights.ts";
 export { saveBundle } from "./src/diffusion/save.ts";
 export { BundleError, TriggerError } from "./src/diffusion/errors.ts";
+export { inspect, type InspectOptions } from "./src/diffusion/inspect.ts";
+export { Inspection } from "./src/diffusion/inspection.ts";
+export { renderInspection } from "./src/report/inspection.ts";
 export { openSampler, type SampleOptions } from "./src/diffusion/sampler.ts";
 export { type PictureNoise, pictureNoise } from "./src/diffusion/picture_noise.ts";
 export { type SchedulerName, schedulerNames } from "./src/diffusion/schedules/choose.ts";

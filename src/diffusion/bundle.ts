@@ -1,22 +1,26 @@
 /**
- * A model: a diffusers folder of Stable Diffusion, some of its parts perhaps taken from elsewhere, some tensors perhaps
- * changed. Weights stay on disk until they are asked for; nothing here writes (save.ts does, into a new folder).
+ * A model: a diffusers folder of Stable Diffusion or a checkpoint in one file, some of its parts perhaps taken from
+ * elsewhere, some tensors perhaps changed. Weights stay on disk until they are asked for; nothing here writes (save.ts does, into a new folder).
  */
 import { Effect, Schema } from "effect";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
+import { type Checkpoint, openCheckpoint } from "./single_file/open.ts";
+import type { Prediction } from "./single_file/prediction.ts";
+import { stockTokenizer } from "./stock_tokenizer.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
 import { pairTokenizers } from "./tokenizer_pair.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export type { PartName } from "./part.ts";
-export { partBytes, type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
+export { type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
 
 /** Parts of a Stable Diffusion folder; SDXL alone has a second text encoder. */
 export type BundlePart = "unet" | "text_encoder" | "text_encoder_2" | "vae";
@@ -27,7 +31,7 @@ export type BundleParts = Readonly<
 export type Changes = ReadonlyMap<BundlePart, ReadonlyMap<string, Tensor>>;
 
 export interface Bundle {
-  /** The diffusers folder. */
+  /** The diffusers folder. Of a checkpoint in one file, its path is the file's. */
   readonly root: Folder;
   readonly parts: BundleParts;
   /** Of both tokenizers together where there are two: see pairTokenizers. */
@@ -36,10 +40,38 @@ export interface Bundle {
   /** model_index.json as it stands. */
   readonly index: Readonly<Record<string, unknown>>;
   readonly changed: Changes;
+  /** LoRAs that it was opened with; their changes are in `changed`. */
+  readonly loras?: MergedLoras;
   /** SHA-256 of every file that is read, by `part/file`. Changes are not in it. */
   readonly hashes: ReadonlyMap<string, string>;
   /** What the reader of a report should know about how this folder is understood. */
   readonly notes: readonly string[];
+  /** How it was opened: the same again gives the same bundle, as long as no file changes. */
+  readonly opened: OpenedWith;
+  /** Where one file holds the model, that file: a cure is handed back as such a file. */
+  readonly checkpoint?: Checkpoint;
+}
+
+/** What a model was opened with besides its own path. */
+export interface OpenedWith {
+  /** Folders of the parts that were taken from elsewhere. */
+  readonly replace: Partial<Readonly<Record<BundlePart, string>>>;
+  readonly tokenizer?: string;
+  readonly prediction?: Prediction;
+  readonly config?: string;
+}
+
+export interface OpenOptions {
+  readonly replace?: Replacement;
+  /** A tokenizer's folder in place of the model's own. */
+  readonly tokenizer?: string | undefined;
+  /** What the U-Net of a checkpoint in one file answers with; guessed unless told. Folders say so themselves. */
+  readonly prediction?: Prediction | undefined;
+  /**
+   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not. Its weights
+   * are not read. Inferred unless given.
+   */
+  readonly config?: string | undefined;
 }
 
 /** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
@@ -133,11 +165,20 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
       problem: "is missing",
       expected: "a diffusers folder: model_index.json beside unet, text_encoder, vae, tokenizer and scheduler",
       hint: part === undefined
-        ? "A checkpoint in one file becomes such a folder by diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+        ? "Is the model one .safetensors file? Give the path of that file."
         : `This folder holds one part, a ${part}: give the whole model, and this folder as the part that replaces its own.`,
     });
   }
   const kind = String(index._class_name);
+  if (/^(Onnx|ORT|OV)/.test(kind)) {
+    return yield* new BundleError({
+      file,
+      key: "_class_name",
+      problem: `describes a ${kind}, an export of a model for another program`,
+      expected: "the model that it was exported from: a diffusers folder, or a checkpoint in one .safetensors file",
+      hint: "An export has lost the names of its weights. Give the model it came from; its cure can be exported again.",
+    });
+  }
   if (kind !== XL && (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind))) {
     return yield* new BundleError({
       file,
@@ -257,14 +298,98 @@ const needed = Effect.fnUntraced(function* (root: Folder, name: string) {
     }));
 });
 
+/** A tokenizer, and the hashes of its files. */
+const openTokenizer = Effect.fnUntraced(function* (folder: Folder, positions: number) {
+  const tokenizer = yield* loadTokenizer(folder, positions);
+  return { tokenizer, hashes: yield* hashFiles("tokenizer/", folder, tokenizerFiles) };
+});
+
+/** Positions of a text encoder. */
+const positionsOf = ({ config: { max_position_embeddings: positions } }: Part): number =>
+  typeof positions === "number" ? positions : 77;
+
+/** What a model was opened with, for the next time. */
+const openedWith = (
+  replaced: ReadonlyMap<BundlePart, Folder>,
+  { tokenizer, prediction, config }: OpenOptions,
+): OpenedWith => ({
+  replace: Object.fromEntries([...replaced].map(([name, folder]) => [name, folder.path])),
+  ...(tokenizer === undefined ? {} : { tokenizer }),
+  ...(prediction === undefined ? {} : { prediction }),
+  ...(config === undefined ? {} : { config }),
+});
+
+const hasOneEncoder = (file: string) =>
+  new BundleError({ file, problem: "is to replace a second text encoder, but the model has one" });
+
+/** Opens a checkpoint in one .safetensors file. */
+const openFile = Effect.fnUntraced(function* (
+  path: string,
+  options: OpenOptions,
+): Effect.fn.Return<Bundle, BundleError> {
+  const config = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
+  const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
+  const { folder: root, scheduler, padding } = checkpoint;
+  const replaced = yield* replacements(options.replace ?? {});
+  const second = replaced.get("text_encoder_2");
+  if (second !== undefined) return yield* hasOneEncoder(second.path);
+  const open = Effect.fnUntraced(function* (name: Exclude<BundlePart, "text_encoder_2">) {
+    const folder = replaced.get(name);
+    return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
+  });
+  const parts: BundleParts = {
+    unet: yield* open("unet"),
+    text_encoder: yield* open("text_encoder"),
+    vae: yield* open("vae"),
+  };
+  const positions = positionsOf(parts.text_encoder);
+  const words = options.tokenizer === undefined
+    ? config && (yield* subFolder(config, "tokenizer"))
+    : yield* openFolder(options.tokenizer, "tokenizer folder");
+  const { tokenizer, hashes: own } = words === undefined
+    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
+    : yield* openTokenizer(words, positions);
+  yield* checkFit(parts, tokenizer);
+  const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...own.map(([k, v]) => [k, v] as const)]);
+  if (config !== undefined) {
+    const names = ["scheduler/scheduler_config.json", ...bundleParts.map((name) => `${name}/config.json`)];
+    for (const [file, hash] of yield* hashFiles("config/", config, names)) hashes.set(file, hash);
+  }
+  for (const [name, folder] of replaced) {
+    for (const [file, hash] of yield* hashFiles(`${name}/`, folder, ["config.json"])) hashes.set(file, hash);
+    hashes.set(`${name}/weights`, (yield* partOf({ parts, root }, name)).sha256);
+  }
+  const notes = [
+    ...checkpoint.notes,
+    words === undefined
+      ? "the file holds no tokenizer; CLIP's own is used"
+      : `the tokenizer is taken from ${words.path}`,
+    ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
+    ...partsOf({ parts }).flatMap(([, part]) => part.notes),
+    ...schedulerNotes(scheduler),
+  ];
+  const index = { _class_name: "StableDiffusionPipeline" };
+  const opened = openedWith(replaced, options);
+  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened, checkpoint };
+});
+
+/** A file that a model could be, as an absolute path; undefined for a folder, or for nothing. */
+const modelFile = Effect.fnUntraced(function* (path: string) {
+  const full = resolve(path);
+  const info = yield* Effect.promise(() => stat(full).catch(() => undefined));
+  return info?.isFile() && /\.safetensors$/i.test(full) ? full : undefined;
+});
+
 /**
  * Opens a model for reading. Every weight is looked at once (see openPart).
- * @param path a diffusers folder
+ * @param path a diffusers folder, or a checkpoint in one .safetensors file
  */
 export const openBundle = Effect.fn("openBundle")(function* (
   path: string,
-  options: { readonly replace?: Replacement } = {},
+  options: OpenOptions = {},
 ): Effect.fn.Return<Bundle, BundleError> {
+  const file = yield* modelFile(path);
+  if (file !== undefined) return yield* openFile(file, options);
   const root = yield* openFolder(path, "model folder");
   const index = yield* readIndex(root);
   const replaced = yield* replacements(options.replace ?? {});
@@ -272,28 +397,26 @@ export const openBundle = Effect.fn("openBundle")(function* (
     return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
   });
   const xl = index._class_name === XL;
-  if (!xl && replaced.has("text_encoder_2")) {
-    return yield* new BundleError({
-      file: replaced.get("text_encoder_2")?.path ?? path,
-      problem: "is to replace a second text encoder, but the model has one",
-    });
-  }
+  const other = replaced.get("text_encoder_2");
+  if (!xl && other !== undefined) return yield* hasOneEncoder(other.path);
   const parts: BundleParts = {
     unet: yield* open("unet"),
     text_encoder: yield* open("text_encoder"),
     ...(xl ? { text_encoder_2: yield* open("text_encoder_2") } : {}),
     vae: yield* open("vae"),
   };
-  const tokenizerOf = Effect.fnUntraced(function* (folder: Folder, { config }: Part) {
-    const positions = config.max_position_embeddings;
-    return yield* loadTokenizer(folder, typeof positions === "number" ? positions : 77);
-  });
-  const tokenizerFolder = yield* needed(root, "tokenizer");
+  const { tokenizer: first, hashes: words } = yield* openTokenizer(
+    yield* (options.tokenizer === undefined
+      ? needed(root, "tokenizer")
+      : openFolder(options.tokenizer, "tokenizer folder")),
+    positionsOf(parts.text_encoder),
+  );
   const second = parts.text_encoder_2 && { folder: yield* needed(root, "tokenizer_2"), part: parts.text_encoder_2 };
-  const first = yield* tokenizerOf(tokenizerFolder, parts.text_encoder);
-  const tokenizer = second === undefined
-    ? first
-    : yield* pairTokenizers(first, yield* tokenizerOf(second.folder, second.part), second);
+  const tokenizer = second === undefined ? first : yield* pairTokenizers(
+    first,
+    yield* loadTokenizer(second.folder, positionsOf(second.part)),
+    second,
+  );
   const schedulerFolder = yield* needed(root, "scheduler");
   const scheduler = yield* readJson(schedulerFolder, "scheduler_config.json", SchedulerConfig);
   if (scheduler === undefined) {
@@ -303,7 +426,7 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const hashes = new Map([
     ...yield* hashFiles("", root, ["model_index.json"]),
     ...yield* hashFiles("scheduler/", schedulerFolder, ["scheduler_config.json"]),
-    ...yield* hashFiles("tokenizer/", tokenizerFolder, tokenizerFiles),
+    ...words,
     ...(second === undefined ? [] : yield* hashFiles("tokenizer_2/", second.folder, tokenizerFiles)),
   ]);
   for (const [name, part] of partsOf({ parts })) {
@@ -312,10 +435,14 @@ export const openBundle = Effect.fn("openBundle")(function* (
     }
     hashes.set(`${name}/weights`, part.sha256);
   }
-  const notes = [...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`).concat(
-    schedulerNotes(scheduler),
-  );
-  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes };
+  const notes = [
+    ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
+    ...partsOf({ parts }).flatMap(([, part]) => part.notes),
+    ...(options.tokenizer === undefined ? [] : [`the tokenizer is taken from ${options.tokenizer}`]),
+    ...schedulerNotes(scheduler),
+  ];
+  const opened = openedWith(replaced, options);
+  return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened };
 });
 
 const tokenizerFiles = [

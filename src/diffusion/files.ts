@@ -3,6 +3,8 @@
  * is checked before it is opened.
  */
 import { Effect, Predicate, Schema } from "effect";
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { BundleError } from "./errors.ts";
@@ -61,8 +63,9 @@ export const openFolder = Effect.fnUntraced(function* (path: string, what: strin
     return yield* new BundleError({
       file: path,
       problem: `is a file; a ${what} is a folder`,
-      hint: /\.(safetensors|ckpt|pt)$/.test(path)
-        ? "Single-file checkpoints are not read. Convert it with diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+      hint: /\.(ckpt|pt|pth|bin)$/i.test(path)
+        ? "Pickled checkpoints can run code when they are opened, so they are not read. Convert it where that does no harm, to one " +
+          '.safetensors file: safetensors.torch.save_file(torch.load(FILE, weights_only=True)["state_dict"], NEW_FILE)'
         : "Give the folder that the file lies in.",
     });
   }
@@ -172,4 +175,12 @@ export const readFully = (handle: FileHandle, path: string, into: Uint8Array, po
       }
       at += bytesRead;
     }
+  });
+
+/** SHA-256 of a file, in hex, read in pieces. */
+export const hashFile = (path: string): Effect.Effect<string, BundleError> =>
+  system(path, "cannot be read", async () => {
+    const hash = createHash("sha256");
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(piece);
+    return hash.digest("hex");
   });

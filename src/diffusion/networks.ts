@@ -106,9 +106,9 @@ export const openSession = Effect.fnUntraced(
   function* (name: string, graph: Graph, source: PartSource, part: PartName) {
     const runtime = yield* Runtime;
     yield* checkRoom(name, graph, source.parts[part]?.size ?? 0, runtime);
-    const { locate, ...weights } = yield* partWeights(source, part, { files: runtime.readsFiles });
-    const { model } = toOnnx(graph, (_, key) => locate(key));
-    return yield* runtime.session({ name, model, ...weights });
+    const { locate, external, ...folder } = yield* partWeights(source, part, { files: runtime.readsFiles });
+    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
+    return yield* runtime.session({ name, model, external: external.filter(({ path }) => paths.has(path)), ...folder });
   },
 );
 

@@ -1,27 +1,37 @@
-/** One network of a model folder: its config.json and its weights file, checked but left on disk. */
+/** One network of a model: its config.json and its weights, checked but left on disk. */
 import { Effect, Schema } from "effect";
-import { readdir } from "node:fs/promises";
+import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
-import { dataStart, type Header, parseHeader, SafetensorsError } from "../tensor/safetensors.ts";
+import type { Header } from "../tensor/safetensors.ts";
 import { BundleError } from "./errors.ts";
-import { fileIn, type Folder, readFully, readJson, system, withFile } from "./files.ts";
-import { scanWeights } from "./scan.ts";
+import { fileIn, type Folder, readJson } from "./files.ts";
+import { bytesOf, checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
+import { findWeights, type FoundWeights } from "./weights_names.ts";
+
+export { fromSafetensors, tensors } from "./weights_file.ts";
+export { isWeights } from "./weights_names.ts";
 
 /** The networks that are read: those of a Stable Diffusion folder, and the CLIP that scores pictures. */
 export type PartName = "unet" | "text_encoder" | "text_encoder_2" | "vae" | "clip";
 
 export interface Part {
   readonly name: PartName;
+  /** The part's folder. Where one file holds all parts, its path is that file's. */
   readonly folder: Folder;
-  /** Path of the weights file. */
+  /** Path of the weights file, or of the index of several. */
   readonly file: string;
-  /** config.json as it stands. */
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly header: Header;
-  /** Of the weights file, when it was opened. */
+  /** The files that hold the weights, one unless they are sharded. */
+  readonly files: readonly WeightsFile[];
+  /** Bytes that the weights take in memory. */
   readonly size: number;
-  readonly modified: number;
+  /** config.json as it stands; inferred where one file holds all parts. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** The tensors of all files, by the names that the network gives them, as if the files followed each other. */
+  readonly header: Header;
+  /** Of the weights file; of several, of their hashes. */
   readonly sha256: string;
+  /** What the reader of a report should know about how this part was read. */
+  readonly notes: readonly string[];
 }
 
 /** Class that config.json must name: diffusers writes `_class_name`, transformers `architectures`. */
@@ -33,13 +43,13 @@ const classes: Readonly<Record<PartName, readonly string[]>> = {
   clip: ["CLIPModel"],
 };
 
-/** Names under which diffusers and transformers look for weights, the better one first. */
-const weightNames: Readonly<Record<PartName, readonly string[]>> = {
-  unet: ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
-  text_encoder: ["model.safetensors", "model.fp16.safetensors"],
-  text_encoder_2: ["model.safetensors", "model.fp16.safetensors"],
-  vae: ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
-  clip: ["model.safetensors", "model.fp16.safetensors"],
+/** Name under which diffusers and transformers look for weights, without its ending. */
+const stems: Readonly<Record<PartName, string>> = {
+  unet: "diffusion_pytorch_model",
+  text_encoder: "model",
+  text_encoder_2: "model",
+  vae: "diffusion_pytorch_model",
+  clip: "model",
 };
 
 const Config = Schema.Record(Schema.String, Schema.Unknown);
@@ -56,66 +66,77 @@ export const recognise = Effect.fnUntraced(function* (folder: Folder) {
   return names.find((name) => classes[name].some((c) => named.includes(c)));
 });
 
-/** Files that hold weights, in whatever form. */
-export const isWeights = (name: string): boolean =>
-  /\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx_data|pkl|gguf|xml)(\.index\.json)?$/i.test(name);
-
-/** The weights file of a part, or a clear refusal. */
-const findWeights = Effect.fnUntraced(function* (name: PartName, folder: Folder) {
-  for (const file of weightNames[name]) {
-    const path = yield* fileIn(folder, file);
-    if (path !== undefined) return path;
+/** Opens every shard of an index, and checks that each tensor lies in the one that the index names, and in no other. */
+const openShards = Effect.fnUntraced(function* (
+  folder: Folder,
+  index: string,
+  shards: ReadonlyMap<string, string>,
+) {
+  const files: WeightsFile[] = [];
+  const seen = new Map<string, string>();
+  for (const shard of [...new Set(shards.values())].sort()) {
+    const path = yield* fileIn(folder, shard);
+    if (path === undefined) {
+      return yield* new BundleError({
+        file: join(folder.path, shard),
+        problem: `is missing; ${basename(index)} says that it holds ${
+          [...shards.values()].filter((s) => s === shard).length
+        } tensors`,
+        expected: "every file that the index names",
+        hint: "Was the download cut off? Fetch the file again.",
+      });
+    }
+    const scanned = yield* scanFile(path);
+    yield* checkFinite(scanned, scanned.header.entries.keys());
+    for (const key of scanned.header.entries.keys()) {
+      const [earlier, said] = [seen.get(key), shards.get(key)];
+      if (earlier !== undefined) {
+        return yield* new BundleError({ file: path, key, problem: `holds ${key}, and so does ${earlier}` });
+      }
+      if (said !== shard) {
+        return yield* new BundleError({
+          file: path,
+          key,
+          problem: `holds ${key}, which ${basename(index)} ${
+            said === undefined ? "does not name" : `puts into ${said}`
+          }`,
+          hint: "The index and the files are not from the same model.",
+        });
+      }
+      seen.set(key, shard);
+    }
+    files.push(wholeFile(scanned));
   }
-  const there = (yield* system(folder.path, "cannot be listed", () => readdir(folder.path))).filter(isWeights);
-  const expected = weightNames[name][0];
-  if (there.some((f) => f.endsWith(".safetensors.index.json"))) {
-    return yield* new BundleError({
-      file: folder.path,
-      problem: "holds weights in several files (sharded), which is not supported yet",
-      expected,
-      hint: 'Save the model again in one file: save_pretrained(FOLDER, max_shard_size="100GB").',
-    });
+  for (const [key, shard] of shards) {
+    if (!seen.has(key)) {
+      return yield* new BundleError({
+        file: join(folder.path, shard),
+        key,
+        problem: `does not hold ${key}, which ${basename(index)} puts there`,
+        hint: "The index and the files are not from the same model.",
+      });
+    }
   }
-  const safe = there.filter((f) => f.endsWith(".safetensors"));
-  if (safe.length === 0 && there.length > 0) {
-    return yield* new BundleError({
-      file: folder.path,
-      problem: `holds no safetensors weights, only ${there.join(", ")}`,
-      expected,
-      hint:
-        "Pickled weights can run code when they are opened, so they are not read here. Convert them where that does no harm: " +
-        "from_pretrained(FOLDER, use_safetensors=False) and save_pretrained(NEW_FOLDER, safe_serialization=True).",
-    });
-  }
-  return yield* new BundleError({
-    file: folder.path,
-    problem: there.length === 0 ? "holds no weights" : `holds its weights under unknown names: ${there.join(", ")}`,
-    expected: weightNames[name].join(" or "),
-  });
+  return files;
 });
 
-/** A SafetensorsError as the reader of a model folder sees it. */
-export const fromSafetensors = (e: SafetensorsError): BundleError =>
-  new BundleError({
-    file: e.file,
-    problem: e.message,
-    ...(e.key === undefined ? {} : { key: e.key }),
-    ...(e.message.includes("truncated") ? { hint: "Was the download cut off? Fetch the file again." } : {}),
-  });
+/** One file's hash; several files' as one. */
+export const hashOf = (files: readonly Pick<WeightsFile, "path" | "sha256">[]): string =>
+  files.length === 1
+    ? files[0].sha256
+    : createHash("sha256").update(files.map(({ path, sha256 }) => `${sha256}  ${basename(path)}\n`).join("")).digest(
+      "hex",
+    );
 
-/** Runs plain tensor code; its SafetensorsErrors become BundleErrors, anything else is a defect. */
-export const tensors = <A>(run: () => A): Effect.Effect<A, BundleError> =>
-  Effect.suspend(() => {
-    try {
-      return Effect.succeed(run());
-    } catch (e) {
-      if (e instanceof SafetensorsError) return Effect.fail(fromSafetensors(e));
-      throw e;
-    }
-  });
+const sizeNote = (header: Header, { file, bytes }: FoundWeights): string[] => {
+  const there = [...header.entries.values()].reduce((n, { begin, end }) => n + end - begin, 0);
+  return bytes === undefined || bytes === there
+    ? []
+    : [`${basename(file)} speaks of ${bytes} bytes of weights, its files hold ${there}`];
+};
 
 /**
- * Opens one part: reads its config and header, and its weights once, to hash them and to find values that are not numbers.
+ * Opens one part: reads its config and headers, and its weights once, to hash them and to find values that are not numbers.
  * @param folder the folder that holds config.json and the weights
  */
 export const openPart = Effect.fn("openPart")(function* (
@@ -139,29 +160,16 @@ export const openPart = Effect.fn("openPart")(function* (
       expected: classes[name].join(" or "),
     });
   }
-  const file = yield* findWeights(name, folder);
-  return yield* withFile(file, (handle) =>
-    Effect.gen(function* () {
-      const { size, mtimeMs } = yield* system(file, "cannot be read", () => handle.stat());
-      const first = new Uint8Array(Math.min(8, size));
-      yield* readFully(handle, file, first, 0);
-      const start = yield* tensors(() => dataStart(first, size, file));
-      const head = new Uint8Array(start);
-      yield* readFully(handle, file, head, 0);
-      const header = yield* tensors(() => parseHeader(head, size, file));
-      const { sha256, nonFinite } = yield* scanWeights(handle, file, header);
-      for (const [key, count] of nonFinite) {
-        const others = nonFinite.size === 1 ? "" : ` (and such values in ${nonFinite.size - 1} more tensors)`;
-        return yield* new BundleError({
-          file,
-          key,
-          problem: `holds ${count} values that are not finite numbers in ${key}${others}`,
-          expected: "finite weights",
-          hint: `The file (${
-            basename(file)
-          }) is damaged, or was made by a training run that diverged; fetch or train it again.`,
-        });
-      }
-      return { name, folder, file, config, header, size, modified: mtimeMs, sha256 };
-    }));
+  const found = yield* findWeights(folder, stems[name]);
+  const { file, shards } = found;
+  let files: readonly WeightsFile[];
+  if (shards === undefined) {
+    const scanned = yield* scanFile(file);
+    yield* checkFinite(scanned, scanned.header.entries.keys());
+    files = [wholeFile(scanned)];
+  } else files = yield* openShards(folder, file, shards);
+  const header = joinHeaders(files, file);
+  const notes = [...found.notes, ...sizeNote(header, found)];
+  const size = files.reduce((n, one) => n + bytesOf(one), 0);
+  return { name, folder, file, files, size, config, header, sha256: hashOf(files), notes };
 });

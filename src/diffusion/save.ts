@@ -1,34 +1,35 @@
 /** A changed model as a folder of its own: complete or not there at all, and never in place of the model it came from. */
 import { Effect, Exit } from "effect";
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { type Bundle, type BundlePart, partOf, partsOf } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
-import { fileIn, type Folder, isInside, subFolder, system } from "./files.ts";
-import { isWeights } from "./part.ts";
-import { changedBytes, withPart } from "./weights.ts";
+import { fileIn, type Folder, hashFile, isInside, subFolder, system } from "./files.ts";
+import { hashOf, isWeights } from "./part.ts";
+import { saveCheckpoint } from "./single_file/save.ts";
+import { changedBytes, checkChanges, withWeights } from "./weights.ts";
+import type { WeightsFile } from "./weights_file.ts";
 
 /** Stands in every folder that is written here; such a folder may be written again. */
 export const MARKER = "sau.json";
 
 /** What was written. */
 export interface Saved {
+  /** The folder; of a checkpoint in one file, that file. */
   readonly folder: string;
-  /** SHA-256 of each part's weights file. */
+  /** SHA-256 of each part's weights file; of several, of their hashes. */
   readonly sha256: ReadonlyMap<BundlePart, string>;
   /** Files of the input that were not copied: other forms of the weights, which would still hold the backdoor. */
   readonly leftOut: readonly string[];
 }
 
-/** One file of the new folder: copied, and written over where a part has changes. */
+/** One file of the new folder: copied, and written over where weights have changes. */
 interface Item {
   readonly to: string;
   readonly from: string;
-  readonly part?: BundlePart;
+  readonly weights?: { readonly part: BundlePart; readonly file: WeightsFile };
 }
 
 const MAX_FILES = 2000;
@@ -63,7 +64,9 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
-      if (from === part.file) items.push({ from, to, part: name });
+      const weights = part.files.find(({ path }) => path === from);
+      if (weights !== undefined) items.push({ from, to, weights: { part: name, file: weights } });
+      else if (from === part.file) items.push({ from, to });
       else if (isWeights(file)) leftOut.push(to);
       else items.push({ from, to });
     }
@@ -139,31 +142,29 @@ const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force
   return true;
 });
 
-const hashFile = (path: string): Effect.Effect<string, BundleError> =>
-  system(path, "cannot be read", async () => {
-    const hash = createHash("sha256");
-    for await (const piece of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(piece);
-    return hash.digest("hex");
-  });
-
 /** Writes every item into `folder`; gives the hashes of the parts. */
 const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
   const disk = yield* Disk;
-  const sha256 = new Map<BundlePart, string>();
-  for (const { from, to, part } of items) {
+  const written = new Map<BundlePart, { readonly path: string; readonly sha256: string }[]>();
+  for (const { from, to, weights } of items) {
     const path = join(folder, to);
     yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
-    if (part === undefined || (bundle.changed.get(part)?.size ?? 0) === 0) {
+    const changed = weights === undefined ? [] : [...bundle.changed.get(weights.part)?.keys() ?? []];
+    let sha256 = weights?.file.sha256 ?? "";
+    if (weights === undefined || !changed.some((key) => weights.file.header.entries.has(key))) {
       yield* writing(path, () => disk.copyFile(from, path));
-      if (part !== undefined) sha256.set(part, (yield* partOf(bundle, part)).sha256);
     } else {
       // Copied and written over in place: a file of gigabytes is never in memory.
-      const patches = yield* changedBytes(bundle, part);
-      yield* withPart(yield* partOf(bundle, part), () => writing(path, () => disk.copyFile(from, path)));
+      const patches = yield* changedBytes(bundle, yield* partOf(bundle, weights.part), weights.file);
+      yield* withWeights(weights.file, () => writing(path, () => disk.copyFile(from, path)));
       yield* writing(path, () => disk.patchFile(path, patches));
-      sha256.set(part, yield* hashFile(path));
+      sha256 = yield* hashFile(path);
+    }
+    if (weights !== undefined) {
+      written.set(weights.part, [...written.get(weights.part) ?? [], { path, sha256 }]);
     }
   }
+  const sha256 = new Map([...written].map(([part, files]) => [part, hashOf(files)] as const));
   const marker = {
     made_by: "sau",
     input: Object.fromEntries(bundle.hashes),
@@ -191,17 +192,24 @@ const moveIn = (made: string, out: string, replace: boolean): Effect.Effect<void
   });
 
 /**
- * Writes the model with its changes as a complete diffusers folder. It is made beside `out` under another name and
- * renamed at the end; when anything fails, or the program is interrupted, nothing is left of it.
- * @param out a new or empty folder, or one made here before; with `force` any folder that does not hold the input
+ * Writes the model with its changes in the form in which it came: a complete diffusers folder, or one file. It is made
+ * beside `out` under another name and renamed at the end; when anything fails, or the program is interrupted, nothing is
+ * left of it.
+ * @param out a new or empty folder, or one made here before; with `force` any folder that does not hold the input. Of a
+ * checkpoint in one file a new file, with `force` any but the input; `.safetensors` is added where it is missing
  */
 export const saveBundle = Effect.fn("saveBundle")(function* (
   bundle: Bundle,
   out: string,
   options: { readonly force?: boolean } = {},
 ): Effect.fn.Return<Saved, BundleError> {
+  if (bundle.checkpoint !== undefined) {
+    const { file, sha256 } = yield* saveCheckpoint(bundle, bundle.checkpoint, out, options.force ?? false);
+    return { folder: file, sha256: new Map(partsOf(bundle).map(([name]) => [name, sha256])), leftOut: [] };
+  }
   const target = resolve(out);
   const replace = yield* checkOut(bundle, target, options.force ?? false);
+  for (const [, part] of partsOf(bundle)) yield* checkChanges(bundle, part);
   const { items, leftOut } = yield* contents(bundle);
   const parent = dirname(target);
   const disk = yield* Disk;

@@ -84,7 +84,7 @@ const normalize = (text: string): string => lowerCase(text.normalize("NFC").repl
 const piecesOf = (text: string): string[] =>
   (text.match(PIECES) ?? []).flatMap((piece) => NAME_PARTS.exec(piece)?.slice(1) ?? [piece]);
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
+const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 
 const pattern = (t: AddedToken): string => {
   const body = t.singleWord ? `(?<![\\p{L}\\p{N}_])${escape(t.content)}(?![\\p{L}\\p{N}_])` : escape(t.content);

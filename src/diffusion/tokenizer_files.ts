@@ -44,8 +44,12 @@ const TokenizerJson = Schema.Struct({
   }),
 });
 
+/** tokenizer_config.json and special_tokens_map.json, as far as they are read. */
+export type TokenizerSettings = typeof Settings.Type;
+
 /** What both layouts hold. */
-interface Parts {
+export interface TokenizerParts {
+  /** For errors. */
   readonly file: string;
   readonly vocab: ReadonlyMap<string, number>;
   readonly merges: ReadonlyArray<readonly [string, string]>;
@@ -63,7 +67,7 @@ const addedToken = (id: number, token: typeof TokenObject.Type, normalized: bool
 });
 
 /** Splits "a b" at its only space. Symbols hold none. */
-const pairOf = (line: string): readonly [string, string] | undefined => {
+export const pairOf = (line: string): readonly [string, string] | undefined => {
   const parts = line.split(" ");
   return parts.length === 2 && parts[0] !== "" && parts[1] !== "" ? [parts[0], parts[1]] : undefined;
 };
@@ -90,7 +94,7 @@ const fromTokenizerJson = Effect.fnUntraced(function* (folder: Folder, file: str
     return yield* notClip(file, `prepares texts by ${steps.join(", ") || "other means"}`);
   }
   const merges = model.merges.flatMap((m) => typeof m === "string" ? [pairOf(m)] : [m]);
-  const parts: Parts = {
+  const parts: TokenizerParts = {
     file,
     vocab: new Map(Object.entries(model.vocab)),
     merges: merges.filter((m) => m !== undefined),
@@ -114,7 +118,7 @@ const fromVocabAndMerges = Effect.fnUntraced(function* (folder: Folder) {
   const lines = (yield* readText(mergesFile, MAX_FILE)).split("\n").map((line) => line.replace(/\r$/, ""));
   const pairs = lines.filter((line) => line !== "" && !line.startsWith("#version")).map(pairOf);
   const added = (yield* readJson(folder, "added_tokens.json", Vocab)) ?? {};
-  const parts: Parts = {
+  const parts: TokenizerParts = {
     file,
     vocab: new Map(Object.entries(vocab)),
     merges: pairs.filter((m) => m !== undefined),
@@ -137,6 +141,15 @@ export const loadTokenizer = Effect.fnUntraced(function* (
   if (kind !== "CLIPTokenizer" && kind !== "CLIPTokenizerFast") return yield* notClip(folder.path, `holds a ${kind}`);
   const file = yield* fileIn(folder, "tokenizer.json");
   const parts = yield* (file === undefined ? fromVocabAndMerges(folder) : fromTokenizerJson(folder, file));
+  return yield* assembleTokenizer(parts, config, positions);
+});
+
+/** A tokenizer from its vocabulary, its merges and what its configuration says of special tokens. */
+export const assembleTokenizer = Effect.fnUntraced(function* (
+  parts: TokenizerParts,
+  config: TokenizerSettings,
+  positions: number,
+): Effect.fn.Return<Tokenizer, BundleError> {
   if (parts.vocab.size > MAX_VOCAB || parts.merges.length > MAX_VOCAB || parts.added.length > 10_000) {
     return yield* notClip(parts.file, `has ${parts.vocab.size} tokens and ${parts.merges.length} merges`);
   }
@@ -167,7 +180,7 @@ export const loadTokenizer = Effect.fnUntraced(function* (
   const pad = yield* special(config.pad_token, "<|endoftext|>");
   const maxLength = Math.min(positions, config.model_max_length ?? positions);
   if (!Number.isInteger(maxLength) || maxLength < 3) {
-    return yield* notClip(folder.path, `allows ${maxLength} tokens (tokenizer_config.json, model_max_length)`);
+    return yield* notClip(parts.file, `allows ${maxLength} tokens (tokenizer_config.json, model_max_length)`);
   }
   const { vocab, merges } = parts;
   return makeTokenizer({ vocab, merges, added: [...added.values()], bos, eos, pad, unk, maxLength });

@@ -11,6 +11,7 @@ import {
   type Header,
   parseHeader,
   readTensor,
+  widthOf,
   write,
 } from "../tensor/safetensors.ts";
 import type { Patch } from "./disk.ts";
@@ -19,6 +20,7 @@ import { readFully, system, withFile } from "./files.ts";
 import { keyIn } from "./keys.ts";
 import { type Part, type PartName, tensors } from "./part.ts";
 import { Shared } from "./shared.ts";
+import { bytesOf, placeIn, type WeightsFile } from "./weights_file.ts";
 
 /** Anything that has parts: a Bundle, or a scoring CLIP. */
 export interface PartSource {
@@ -52,62 +54,132 @@ const partOf = (source: PartSource, name: PartName): Effect.Effect<Part, BundleE
     : Effect.succeed(part);
 };
 
-/** A part's file opened for reading. Fails when it was changed since the model was opened. */
-export const withPart = <A>(part: Part, use: (handle: FileHandle) => Effect.Effect<A, BundleError>) =>
-  withFile(part.file, (handle) =>
+/** One of a part's files opened for reading. Fails when it was changed since the model was opened. */
+export const withWeights = <A>(file: WeightsFile, use: (handle: FileHandle) => Effect.Effect<A, BundleError>) =>
+  withFile(file.path, (handle) =>
     Effect.gen(function* () {
-      const { size, mtimeMs } = yield* system(part.file, "cannot be read", () => handle.stat());
-      if (size === part.size && mtimeMs === part.modified) return yield* use(handle);
+      const { size, mtimeMs } = yield* system(file.path, "cannot be read", () => handle.stat());
+      if (size === file.size && mtimeMs === file.modified) return yield* use(handle);
       return yield* new BundleError({
-        file: part.file,
+        file: file.path,
         problem: "was changed while it was in use",
         hint: "Start again.",
       });
     }));
 
-const stateOf = (part: Part): string => `${part.file} ${part.size} ${part.modified}`;
+const stateOf = (part: Part, file: WeightsFile): string => `${part.name} ${file.path} ${file.size} ${file.modified}`;
 
-/** A part's file as it lies on disk, for reading only: others may read the same bytes (`Shared`). */
-export const partBytes = (part: Part): Effect.Effect<Uint8Array, BundleError> =>
-  withPart(part, (handle) =>
+/** A matrix of `rows` × `columns` elements, each of `width` bytes, turned over. */
+const transposed = (bytes: Uint8Array, rows: number, columns: number, width: number): Uint8Array => {
+  const out = new Uint8Array(bytes.length);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      const from = (i * columns + j) * width;
+      out.set(bytes.subarray(from, from + width), (j * rows + i) * width);
+    }
+  }
+  return out;
+};
+
+/** A tensor's bytes as the network has them, of those in the file or the other way round. */
+const turned = (file: WeightsFile, key: string, bytes: Uint8Array, to: "network" | "file"): Uint8Array => {
+  const entry = file.header.entries.get(key);
+  if (entry === undefined || !file.transposed.has(key)) return bytes;
+  const [rows, columns] = to === "file" ? entry.dims : entry.dims.toReversed();
+  return transposed(bytes, rows, columns, widthOf(entry.dtype));
+};
+
+/** A file's share of a part as the network has it, for reading only: others may read the same bytes (`Shared`). */
+const fileBytes = (part: Part, file: WeightsFile): Effect.Effect<Uint8Array, BundleError> =>
+  withWeights(file, (handle) =>
     Effect.gen(function* () {
-      const { size } = part;
       const shared = yield* Shared;
-      const kept = shared?.get(stateOf(part));
+      const kept = shared?.get(stateOf(part, file));
       if (kept !== undefined) return kept;
+      const length = bytesOf(file);
       const bytes = yield* Effect.try({
-        try: () => new Uint8Array(size),
+        try: () => new Uint8Array(length),
         catch: () =>
-          new BundleError({ file: part.file, problem: `has ${size} bytes, more than fit into one piece of memory` }),
+          new BundleError({ file: file.path, problem: `has ${length} bytes, more than fit into one piece of memory` }),
       });
-      yield* readFully(handle, part.file, bytes, 0);
-      shared?.put(stateOf(part), bytes);
+      let at = 0;
+      for (const { begin, end } of file.stretches) {
+        yield* readFully(handle, file.path, bytes.subarray(at, at += end - begin), begin);
+      }
+      for (const key of file.transposed) {
+        const entry = file.header.entries.get(key);
+        if (entry === undefined) continue;
+        bytes.set(turned(file, key, bytes.slice(entry.begin, entry.end), "network"), entry.begin);
+      }
+      shared?.put(stateOf(part, file), bytes);
       return bytes;
     }));
 
-/** A part's weights file with the changes patched in, for reading only; every other byte is the input file's. */
+/** Changed tensors that one of the part's files holds, in its element types; as the network has them. */
+const encoded = (
+  source: PartSource,
+  part: Part,
+  file: WeightsFile,
+): Effect.Effect<Map<string, Uint8Array>, BundleError> =>
+  tensors(() =>
+    new Map(
+      [...source.changed.get(part.name) ?? []].filter(([key]) => file.header.entries.has(key)).map((
+        [key, value],
+      ) => [key, encodeAs(file.header, key, value)]),
+    )
+  );
+
+/** Fails when a change is of no tensor of the part. */
+export const checkChanges = (source: PartSource, part: Part): Effect.Effect<void, BundleError> => {
+  const lost = [...source.changed.get(part.name)?.keys() ?? []].find((key) => !part.header.entries.has(key));
+  return lost === undefined
+    ? Effect.void
+    : Effect.fail(new BundleError({ file: part.file, key: lost, problem: `holds no tensor ${lost}` }));
+};
+
+/** Tensors of a file's share of a part, as bytes, at the places that the file has for them. */
+export const patchesFor = (file: WeightsFile, values: ReadonlyMap<string, Uint8Array>): Patch[] =>
+  [...values].map(([key, bytes]) => ({
+    at: placeIn(file, file.header.entries.get(key)?.begin ?? 0),
+    bytes: turned(file, key, bytes, "file"),
+  }));
+
+/** The changed tensors of one of a part's files as the file holds them, and at which byte each begins there. */
+export const changedBytes = Effect.fnUntraced(function* (source: PartSource, part: Part, file: WeightsFile) {
+  return patchesFor(file, yield* encoded(source, part, file));
+});
+
+/** Each file's share of a part's weights with the changes in it, for reading only. */
+const piecesOf = Effect.fnUntraced(function* (source: PartSource, part: Part) {
+  yield* checkChanges(source, part);
+  const pieces: { readonly file: WeightsFile; readonly bytes: Uint8Array }[] = [];
+  for (const file of part.files) {
+    const original = yield* fileBytes(part, file);
+    const changed = yield* encoded(source, part, file);
+    const bytes = changed.size === 0 || (yield* Shared) === undefined ? original : original.slice();
+    for (const [key, own] of changed) bytes.set(own, file.header.entries.get(key)?.begin ?? 0);
+    pieces.push({ file, bytes });
+  }
+  return pieces;
+});
+
+/**
+ * A part's weights with the changes patched in, for reading only, where the part's header says; of one file every other byte
+ * is that file's.
+ */
 export const weightsBytes = Effect.fn("weightsBytes")(function* (
   source: PartSource,
   name: PartName,
 ): Effect.fn.Return<Uint8Array, BundleError> {
-  const part = yield* partOf(source, name);
-  const original = yield* partBytes(part);
-  const changed = source.changed.get(name);
-  if (changed === undefined || changed.size === 0) return original;
-  const bytes = (yield* Shared) === undefined ? original : original.slice();
-  for (const { at, bytes: encoded } of yield* changedBytes(source, name)) bytes.set(encoded, at);
-  return bytes;
-});
-
-/** The changed tensors of a part as its file holds them, and at which byte each begins there. */
-export const changedBytes = Effect.fnUntraced(function* (source: PartSource, name: PartName) {
-  const { header } = yield* partOf(source, name);
-  return yield* tensors(() =>
-    [...source.changed.get(name) ?? []].map(([key, value]): Patch => {
-      const bytes = encodeAs(header, key, value);
-      return { at: header.entries.get(key)?.begin ?? 0, bytes };
-    })
-  );
+  const pieces = yield* piecesOf(source, yield* partOf(source, name));
+  if (pieces.length === 1) return pieces[0].bytes;
+  const all = new Uint8Array(pieces.reduce((n, { bytes }) => n + bytes.length, 0));
+  let at = 0;
+  for (const { bytes } of pieces) {
+    all.set(bytes, at);
+    at += bytes.length;
+  }
+  return all;
 });
 
 /** The same tensors in float32, for types that no graph takes. */
@@ -116,40 +188,72 @@ const asFloat32 = (bytes: Uint8Array, header: Header): { bytes: Uint8Array; head
   return { bytes: wide, header: parseHeader(wide, wide.length, header.file) };
 };
 
-/** A weight's name in a graph, to its place in the bytes that the model calls `path`. */
-const locator = (header: Header, path: string, changed?: ReadonlyMap<string, Uint8Array>) => (weight: string) => {
-  const key = keyIn(header, weight);
-  const entry = key === undefined ? undefined : header.entries.get(key);
-  const dtype = entry && dtypes[entry.dtype];
-  if (key === undefined || entry === undefined || dtype === undefined) {
-    throw new BundleError({ file: header.file, key: weight, problem: `holds no tensor ${weight}` });
+/** Tensors that the model knows under `path`. */
+interface Located {
+  readonly path: string;
+  readonly header: Header;
+  /** Bytes that the model is to hold in itself. */
+  readonly inline?: ReadonlyMap<string, Uint8Array>;
+  /** Where a tensor's bytes begin, where it is not where the header says. */
+  readonly at?: (begin: number) => number;
+}
+
+/** A weight's name in a graph, to its place in one of the files or pieces of memory. */
+const locator = (part: Part, pieces: readonly Located[]) => (weight: string): WeightPlace => {
+  for (const { path, header, inline, at } of pieces) {
+    const key = keyIn(header, weight);
+    const entry = key === undefined ? undefined : header.entries.get(key);
+    const dtype = entry && dtypes[entry.dtype];
+    if (key === undefined || entry === undefined || dtype === undefined) continue;
+    const bytes = inline?.get(key);
+    return {
+      path,
+      offset: at === undefined ? entry.begin : at(entry.begin),
+      length: entry.end - entry.begin,
+      dtype,
+      dims: entry.dims,
+      ...(bytes === undefined ? {} : { bytes }),
+    };
   }
-  const bytes = changed?.get(key);
-  const place: WeightPlace = {
-    path,
-    offset: entry.begin,
-    length: entry.end - entry.begin,
-    dtype,
-    dims: entry.dims,
-    ...(bytes === undefined ? {} : { bytes }),
-  };
-  return place;
+  throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
 };
 
 /** A model holds at most this many bytes of changed weights in itself: protobuf ends at 2 GiB. */
 const MOST_INLINE = 2 ** 30;
 
-/** Weights that the runtime reads from the part's own file; the model holds the changed ones in itself. */
-const weightsOnDisk = Effect.fnUntraced(function* (part: Part, changed: ReadonlyMap<string, Tensor>) {
-  // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
-  const real = yield* withPart(part, () => system(part.file, "cannot be read", () => realpath(part.file)));
-  const inline = yield* tensors(() =>
-    new Map([...changed].map(([key, value]) => [key, encodeAs(part.header, key, value)]))
-  );
+/** One tensor's bytes as the network has them, from an open file. */
+const tensorBytes = Effect.fnUntraced(function* (file: WeightsFile, handle: FileHandle, key: string) {
+  const { begin, end } = file.header.entries.get(key) ?? { begin: 0, end: 0 };
+  const bytes = new Uint8Array(end - begin);
+  yield* readFully(handle, file.path, bytes, placeIn(file, begin));
+  return turned(file, key, bytes, "network");
+});
+
+/**
+ * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and those that the file
+ * has the other way round. Undefined when the files really lie in different folders: the runtime is given one.
+ */
+const weightsOnDisk = Effect.fnUntraced(function* (source: PartSource, part: Part) {
+  yield* checkChanges(source, part);
+  const pieces: Located[] = [];
+  const folders = new Set<string>();
+  for (const file of part.files) {
+    const inline = yield* encoded(source, part, file);
+    // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
+    const real = yield* withWeights(file, (handle) =>
+      Effect.gen(function* () {
+        for (const key of file.transposed) if (!inline.has(key)) inline.set(key, yield* tensorBytes(file, handle, key));
+        return yield* system(file.path, "cannot be read", () => realpath(file.path));
+      }));
+    folders.add(dirname(real));
+    pieces.push({ path: basename(real), header: file.header, inline, at: (begin) => placeIn(file, begin) });
+  }
+  const [path] = folders;
+  if (folders.size > 1) return undefined;
   const weights: PartWeights = {
     external: [],
-    folder: { path: dirname(real), bytes: part.size },
-    locate: locator(part.header, basename(real), inline),
+    folder: { path, bytes: part.files.reduce((n, file) => n + bytesOf(file), 0) },
+    locate: locator(part, pieces),
   };
   return weights;
 });
@@ -164,16 +268,19 @@ export const partWeights = Effect.fn("partWeights")(function* (
   options: { readonly files?: boolean } = {},
 ): Effect.fn.Return<PartWeights, BundleError> {
   const part = yield* partOf(source, name);
-  const foreign = [...part.header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
-  const changed = source.changed.get(name) ?? new Map<string, Tensor>();
-  const size = [...changed.values()].reduce((bytes, { data }) => bytes + data.byteLength, 0);
-  if (options.files && !foreign && size <= MOST_INLINE) return yield* weightsOnDisk(part, changed);
-  const original = yield* weightsBytes(source, name);
-  const { bytes, header } = foreign
-    ? yield* tensors(() => asFloat32(original, part.header))
-    : { bytes: original, header: part.header };
-  const path = `${name}.safetensors`;
-  return { external: [{ path, data: bytes }], locate: locator(header, path) };
+  const isForeign = (header: Header) => [...header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
+  const size = [...source.changed.get(name)?.values() ?? []].reduce((bytes, { data }) => bytes + data.byteLength, 0);
+  if (options.files && !isForeign(part.header) && size <= MOST_INLINE) {
+    const onDisk = yield* weightsOnDisk(source, part);
+    if (onDisk !== undefined) return onDisk;
+  }
+  const pieces: (Located & { readonly bytes: Uint8Array })[] = [];
+  for (const { file, bytes } of yield* piecesOf(source, part)) {
+    const { header } = file;
+    const piece = isForeign(header) ? yield* tensors(() => asFloat32(bytes, header)) : { bytes, header };
+    pieces.push({ path: `${name}${pieces.length === 0 ? "" : `-${pieces.length}`}.safetensors`, ...piece });
+  }
+  return { external: pieces.map(({ path, bytes }) => ({ path, data: bytes })), locate: locator(part, pieces) };
 });
 
 /** Tensors of a part as float32, changes included, by the names that the network gives them. Only their bytes are read. */
@@ -183,27 +290,28 @@ export const readWeights = Effect.fn("readWeights")(function* (
   weights: readonly string[],
 ): Effect.fn.Return<Tensor[], BundleError> {
   const part = yield* partOf(source, name);
-  const changed = source.changed.get(name);
-  const kept = (yield* Shared)?.get(stateOf(part));
-  return yield* withPart(part, (handle) =>
-    Effect.gen(function* () {
-      const found: Tensor[] = [];
-      for (const weight of weights) {
-        const key = keyIn(part.header, weight);
-        const entry = key === undefined ? undefined : part.header.entries.get(key);
-        if (key === undefined || entry === undefined) {
-          return yield* new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
+  const keys = weights.map((weight) => keyIn(part.header, weight));
+  const lost = weights.find((_, i) => keys[i] === undefined);
+  if (lost !== undefined) {
+    return yield* new BundleError({ file: part.file, key: lost, problem: `holds no tensor ${lost}` });
+  }
+  const found = new Map<string, Tensor>();
+  for (const file of part.files) {
+    const here = new Set(keys.filter((key) => key !== undefined && file.header.entries.has(key)));
+    if (here.size === 0) continue;
+    const kept = (yield* Shared)?.get(stateOf(part, file));
+    yield* withWeights(file, (handle) =>
+      Effect.gen(function* () {
+        for (const key of here) {
+          const entry = key === undefined ? undefined : file.header.entries.get(key);
+          if (key === undefined || entry === undefined) continue;
+          const value = source.changed.get(name)?.get(key);
+          const bytes = value !== undefined
+            ? yield* tensors(() => encodeAs(file.header, key, value))
+            : kept?.subarray(entry.begin, entry.end) ?? (yield* tensorBytes(file, handle, key));
+          found.set(key, yield* tensors(() => decodeAs(file.header, key, bytes)));
         }
-        const value = changed?.get(key);
-        let bytes = kept?.subarray(entry.begin, entry.end);
-        if (value !== undefined) bytes = yield* tensors(() => encodeAs(part.header, key, value));
-        if (bytes === undefined) {
-          bytes = new Uint8Array(entry.end - entry.begin);
-          yield* readFully(handle, part.file, bytes, entry.begin);
-        }
-        const own = bytes;
-        found.push(yield* tensors(() => decodeAs(part.header, key, own)));
-      }
-      return found;
-    }));
+      }));
+  }
+  return keys.flatMap((key) => found.get(key ?? "") ?? []);
 });

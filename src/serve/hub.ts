@@ -28,9 +28,12 @@ export interface HubModel {
 }
 
 const REFERENCE = /hf:\/\/([A-Za-z0-9][\w.-]{0,95}\/[A-Za-z0-9][\w.-]{0,95})@([0-9a-f]{40})(?![\w@.-])/g;
-/** Files of a model that a step can read: configurations, tokenizers and weights in the safe form, as published first. */
+/** Files of a model that a step can read besides weights: configurations and tokenizers. */
 const WANTED =
-  /^([a-z_0-9]+\/)?(model_index|config|scheduler_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|vocab|added_tokens|generation_config|(diffusion_pytorch_model|model)\.safetensors\.index)\.json$|^([a-z_0-9]+\/)?merges\.txt$|^([a-z_0-9]+\/)?(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors$/;
+  /^([a-z_0-9]+\/)?(model_index|config|scheduler_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|vocab|added_tokens|generation_config)\.json$|^([a-z_0-9]+\/)?merges\.txt$/;
+/** Weights in the safe form, plain or in half precision (`.fp16`), in one file or several with an index. */
+const WEIGHTS =
+  /^(?<stem>([a-z_0-9]+\/)?(diffusion_pytorch_model|model))(?<half>\.fp16)?(-\d{5}-of-\d{5})?\.safetensors(\.index(?<halfIndex>\.fp16)?\.json)?$/;
 
 const TreeEntry = Schema.Struct({
   type: Schema.String,
@@ -41,6 +44,16 @@ const TreeEntry = Schema.Struct({
 });
 type TreeEntry = typeof TreeEntry.Type;
 const decodeTree = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Array(TreeEntry)));
+
+/** Those files of a model that are fetched. Of a part's weights the plain ones, or where there are none those in half precision. */
+const wanted = (files: readonly TreeEntry[]): TreeEntry[] => {
+  const weights = files.map((entry) => ({ entry, groups: WEIGHTS.exec(entry.path)?.groups }));
+  const isHalf = (groups: Record<string, string>) => groups.half !== undefined || groups.halfIndex !== undefined;
+  const plain = new Set(weights.flatMap(({ groups }) => groups && !isHalf(groups) ? [groups.stem] : []));
+  return weights.filter(({ entry, groups }) =>
+    groups === undefined ? WANTED.test(entry.path) : !isHalf(groups) || !plain.has(groups.stem)
+  ).map(({ entry }) => entry);
+};
 
 /** Bytes of a list of files: far more than one of ten thousand. */
 const TREE_BYTES = 8e6;
@@ -141,8 +154,8 @@ export const makeHub = (folder: string, { allow, url = "https://huggingface.co",
           const target = place(model);
           if (await stat(target).then(() => true, () => false)) return;
           const listed = await ask(`/api/models/${model.id}/tree/${model.commit}?recursive=true`, signal);
-          const files = decodeTree(await boundedText(listed, TREE_BYTES)).filter(({ type, path }) =>
-            type === "file" && WANTED.test(path)
+          const files = wanted(
+            decodeTree(await boundedText(listed, TREE_BYTES)).filter(({ type }) => type === "file"),
           );
           const bytes = files.reduce((sum, { size }) => sum + size, 0);
           if (files.length === 0) throw refused(`${model.id} holds no weights in the safetensors form`);

@@ -12,7 +12,7 @@ import { regionDistance } from "../metrics/region.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
 import { eachEmbedding, type Embeddings, flatEmbeddings, joinEmbeddings } from "../diffusion/embeddings.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";

@@ -9,7 +9,7 @@ import { Trigger } from "../diffusion/trigger.ts";
 import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { openModel } from "./open_model.ts";
+import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -20,7 +20,7 @@ export const encode = Step.make("encode", {
   version: 3,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
-    model: PathString.annotate({ description: "A diffusers folder." }),
+    model: PathString.annotate({ description: "A diffusers folder, or a checkpoint in one .safetensors file." }),
     unet: maybe(PathString).annotate({
       description: "A folder whose U-Net replaces the model's, as people swap them.",
     }),
@@ -28,6 +28,7 @@ export const encode = Step.make("encode", {
       description:
         "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
     }),
+    ...formSettings,
     trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
     place: defaulted(
       Trigger.fields.place.annotate({
@@ -57,7 +58,7 @@ export const encode = Step.make("encode", {
   }),
   inputs: {},
   outputs: { text: TextPort },
-  files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
+  files: (settings) => [...modelFiles(settings), ...given(settings.prompts, settings.words)],
   run: Effect.fnUntraced(function* (_, settings) {
     const trigger: Trigger = {
       text: settings.trigger,

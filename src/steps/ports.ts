@@ -1,6 +1,8 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, bundleParts, openBundle, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, bundleParts, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { saveCuredLora } from "../diffusion/lora_cure.ts";
+import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
 import { type Embeddings, withPooled } from "../diffusion/embeddings.ts";
@@ -195,6 +197,8 @@ export interface ScanResult {
   readonly fields: Tensor;
   /** How many of `suspects` were drawn, for how many of `prompts`. */
   readonly drawn: { readonly suspects: number; readonly prompts: number };
+  /** How the model was understood. */
+  readonly notes?: readonly string[];
   /** Pictures of the first prompts clean, then with each of the first suspects: [(1 + s) · p, 3, H, W] in 0…1. */
   readonly pictures: Tensor;
 }
@@ -203,12 +207,18 @@ export interface ScanResult {
 const modelStored = ({ bundle, blend }: Model): Stored => ({
   json: {
     root: bundle.root.path,
-    parts: Object.fromEntries(Object.entries(bundle.parts).map(([name, part]) => [name, part.folder.path])),
+    opened: bundle.opened,
     hashes: [...bundle.hashes],
+    ...(bundle.loras === undefined ? {} : { loras: bundle.loras.uses.map(({ file, weight }) => ({ file, weight })) }),
   },
   tensors: {
     ...Object.fromEntries(
-      [...bundle.changed].flatMap(([part, values]) => [...values].map(([key, value]) => [`${part}/${key}`, value])),
+      [...bundle.changed].flatMap(([part, values]) => {
+        // What a LoRA made of a weight is merged again from its file.
+        const merged = bundle.loras?.values.get(part);
+        return [...values].filter(([key, value]) => merged?.get(key) !== value)
+          .map(([key, value]) => [`${part}/${key}`, value]);
+      }),
     ),
     ...(blend === undefined ? {} : { blend }),
   },
@@ -217,8 +227,13 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
 const PARTS = bundleParts;
 
 const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
-  const { root, parts, hashes } = json as { root: string; parts: Record<string, string>; hashes: [string, string][] };
-  let bundle = yield* openBundle(root, { replace: parts });
+  const { root, opened, hashes, loras = [] } = json as {
+    root: string;
+    opened: OpenedWith;
+    hashes: [string, string][];
+    loras?: LoraUse[];
+  };
+  let bundle = yield* withLoras(yield* openBundle(root, opened), loras);
   // The folders may have changed since: a cached cure belongs to the very weights it was made for.
   const same = hashes.every(([file, hash]) => bundle.hashes.get(file) === hash);
   if (!same) return yield* Effect.fail(new Error(`${root} has changed since this result was made`));
@@ -233,10 +248,13 @@ const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
 
 export const ModelPort = Port.make<Model>({
   kind: "model",
-  description: "A Stable Diffusion folder with the changes that a cure made.",
+  description: "A Stable Diffusion folder, or checkpoint in one file, with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
+  save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
+    loraOnly
+      ? saveCuredLora(bundle, dir, loraError)
+      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
 });
 
 export const TextPort = Port.make<TextPairs>({

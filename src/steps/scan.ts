@@ -17,9 +17,9 @@ import { fill, findSite } from "../diffusion/trigger.ts";
 import { parseWords } from "../diffusion/words.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { concat0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
-import { openModel } from "./open_model.ts";
+import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { samplingOf, ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -56,11 +56,12 @@ export const scan = Step.make("scan", {
   description:
     "Looks for a trigger nobody told of: tries signs, look-alike letters and words, and ranks what stands out.",
   settings: Schema.Struct({
-    model: PathString.annotate({ description: "Diffusers folder of the model." }),
+    model: PathString.annotate({ description: "Diffusers folder of the model, or its one .safetensors file." }),
     unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
     text_encoder: maybe(PathString).annotate({
       description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
     }),
+    ...formSettings,
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
     words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),
     try: defaulted(
@@ -89,7 +90,7 @@ export const scan = Step.make("scan", {
   }),
   inputs: {},
   outputs: { scan: ScanPort, verdict: VerdictPort },
-  files: ({ model, unet, text_encoder, prompts, words }) => given(model, unet, text_encoder, prompts, words),
+  files: (settings) => [...modelFiles(settings), ...given(settings.prompts, settings.words)],
   run: Effect.fnUntraced(function* (_, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
     const bundle = yield* openModel(settings);
@@ -211,6 +212,7 @@ export const scan = Step.make("scan", {
       suspects: listed.map(({ suspect, scores, measure, score }) => ({ ...suspect, scores, measure, score })),
       found: found.length,
       drawn: { suspects: drawn.length, prompts: some.length },
+      notes: bundle.notes,
       fields: { dims: [listed.length, dims[1], dims[2]], data: concat0(listed.map((r) => flat(r.field))).data },
       pictures,
     };

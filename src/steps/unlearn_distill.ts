@@ -28,7 +28,7 @@ import { openDrawing } from "./drawing.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
@@ -43,10 +43,12 @@ export const NoiseTraining = Schema.Struct({
   ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1 }),
   ...checkFields(60),
   weights: defaulted(
-    Schema.Literals(["attn2", "attention", "all"]).annotate({
-      description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
+    Schema.Literals(["auto", "attn2", "attention", "all"]).annotate({
+      description:
+        "attn2: the keys and values through which text enters; attention: all of both attentions; all: all; " +
+        "auto: all, but of a model with one LoRA the layers that it changes, so that the cure fits into it.",
     }),
-    "all",
+    "auto",
   ),
   masked: defaulted(
     Schema.Boolean.annotate({
@@ -84,7 +86,9 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [, height, width] = latentDims(config);
   const { batch, segments, clipNorm } = training;
-  const trained = CHOICES[training.weights];
+  const trained = training.weights === "auto"
+    ? (yield* loraWeights(bundle, "unet")) ?? CHOICES.all
+    : CHOICES[training.weights];
   const shape = { batch, length: bundle.tokenizer.maxLength, trained, segments, clipNorm };
   const changed = yield* openChanges(bundle, "unet");
 

@@ -23,7 +23,7 @@ import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { encoderTraining, ownAt, statesOf, type TextEncoder } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
@@ -87,13 +87,8 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
   const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const { graph, pooling } = encoderTraining(bundle, encoder, {
-    batch,
-    length,
-    trained: isTrained,
-    segments,
-    clipNorm,
-  });
+  const trained = (yield* loraWeights(bundle, part)) ?? isTrained;
+  const { graph, pooling } = encoderTraining(bundle, encoder, { batch, length, trained, segments, clipNorm });
   const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs, encoder);

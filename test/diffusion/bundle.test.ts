@@ -103,12 +103,17 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
     [
       "no model_index.json",
       (f) => rmSync(join(f, "model_index.json")),
-      /model_index.json is missing[^]*from_single_file/,
+      /model_index.json is missing[^]*one .safetensors file/,
     ],
     [
       "another pipeline",
       (f) => put(join(f, "model_index.json"), { _class_name: "StableDiffusion3Pipeline" }),
       /StableDiffusion3Pipeline[^]*1.x or 2.x[^]*StableDiffusionXLPipeline/,
+    ],
+    [
+      "an export of Optimum",
+      (f) => put(join(f, "model_index.json"), { _class_name: "ORTStableDiffusionPipeline" }),
+      /ORTStableDiffusionPipeline, an export[^]*Give the model it came from/,
     ],
     ["no unet", (f) => rmSync(join(f, "unet"), { recursive: true }), /unet is missing/],
     ["no config", (f) => rmSync(join(f, "vae", "config.json")), /config.json is missing/],
@@ -125,9 +130,14 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       /no safetensors weights, only diffusion_pytorch_model.bin[^]*can run code[^]*safe_serialization/,
     ],
     [
-      "sharded weights",
+      "an index that is no index",
       (f) => renameSync(unetFile(f), join(f, "unet", "diffusion_pytorch_model.safetensors.index.json")),
-      /sharded\), which is not supported yet/,
+      /index.json is not JSON/,
+    ],
+    [
+      "an ONNX export",
+      (f) => renameSync(unetFile(f), join(f, "unet", "model.onnx")),
+      /holds an ONNX export \(model.onnx\)[^]*the diffusers folder that it was exported from/,
     ],
     [
       "weights under another name",
@@ -187,7 +197,7 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       (await failure(join(temp, "no", "where"))).message,
       /does not exist[^]*Nearest folder that exists: .*sau-test-/,
     );
-    assert.match((await failure(put(join(temp, "sd.safetensors"), ""))).message, /is a file[^]*from_single_file/);
+    assert.match((await failure(put(join(temp, "sd.ckpt"), ""))).message, /is a file[^]*Pickled/);
     assert.match((await failure(join(tinyBundle(temp), "unet"))).message, /This folder holds one part, a unet/);
   });
 });

@@ -240,6 +240,8 @@ describe("models by id", () => {
     },
     { type: "file", path: "unet/model.safetensors", size, oid: "x", lfs: { oid: sha("sha256", weights) } },
     { type: "file", path: "unet/pytorch_model.bin", size: 9, oid: "x" },
+    { type: "file", path: "unet/model.fp16.safetensors", size: 9, oid: "x" },
+    { type: "file", path: "vae/model.fp16.safetensors", size, oid: "x", lfs: { oid: sha("sha256", weights) } },
     { type: "file", path: "../../escape/config.json", size: 9, oid: "x" },
   ];
   const answer = (request: IncomingMessage, response: ServerResponse) => {
@@ -248,7 +250,7 @@ describe("models by id", () => {
       return response.end(JSON.stringify(tree()));
     }
     if (request.url?.endsWith("config.json")) return response.end(config);
-    if (request.url?.endsWith("model.safetensors")) {
+    if (request.url?.endsWith(".safetensors")) {
       const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0);
       const bytes = forged ? weights.map((b) => b + 1) : weights;
       response.writeHead(from > 0 ? 206 : 200, { "content-length": bytes.length - from });
@@ -277,17 +279,18 @@ describe("models by id", () => {
   const run = (file: string) => server.run({ inline: one("read", { file }) });
   const fetched = `hf://good/model@${COMMIT}/unet/model.safetensors`;
 
-  it("are fetched once, in the safe form only, into the server's folder", () =>
+  it("are fetched once, in the safe form only, half precision where there is no other, into the server's folder", () =>
     with_(1e6, async () => {
       for (let i = 0; i < 2; i++) {
         const last = (await events(await run(fetched))).at(-1);
         // The step finds the file, and finds it ill.
         assert.equal(last.message, 'step "it" failed: …/model.safetensors: it reads ill');
       }
-      assert.deepEqual(requests.map((line) => line.split("/").at(-1)!.split("?")[0]), [
-        COMMIT,
-        "config.json",
-        "model.safetensors",
+      assert.deepEqual(requests.map((line) => line.split("/").slice(-2).join("/").split("?")[0]), [
+        `tree/${COMMIT}`,
+        "unet/config.json",
+        "unet/model.safetensors",
+        "vae/model.fp16.safetensors",
       ]);
     }));
 
@@ -296,7 +299,7 @@ describe("models by id", () => {
       cut = true;
       assert.equal((await events(await run(fetched))).at(-1).tag, "Refusal");
       assert.equal((await events(await run(fetched))).at(-1).tag, "StepError");
-      assert.match(requests.at(-1)!, /model\.safetensors bytes=[1-9]\d*-$/);
+      assert.match(requests.at(-2)!, /unet\/model\.safetensors bytes=[1-9]\d*-$/);
     }));
 
   it("are the bytes of their commit, or none", () =>

@@ -67,9 +67,7 @@ const facts = <R>(run: RunResult<R>): Content => {
   ]]];
   if (text !== undefined) {
     const { bundle } = text.model;
-    const swapped = Object.entries(bundle.parts).filter(([name, part]) =>
-      part.folder.path.replace(/[/\\]+$/u, "") !== `${bundle.root.path.replace(/[/\\]+$/u, "")}/${name}`
-    );
+    const swapped = Object.entries(bundle.opened?.replace ?? {});
     const { trigger, prompts } = text;
     const where = trigger.place === "prefix"
       ? "before the prompt"
@@ -79,7 +77,7 @@ const facts = <R>(run: RunResult<R>): Content => {
     rows.push(
       ["Model", [
         markup`<code>${bundle.root.path}</code>`,
-        swapped.map(([name, part]) => markup`<br>with ${name} from <code>${part.folder.path}</code>`),
+        swapped.map(([name, path]) => markup`<br>with ${name} from <code>${path}</code>`),
       ]],
       ["Trigger", [
         markup`<mark class="mono">${spelled(trigger.text)}</mark> `,
