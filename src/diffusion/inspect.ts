@@ -31,6 +31,7 @@ import {
   type TensorFacts,
 } from "./inspection.ts";
 import { tokenText } from "./bpe.ts";
+import { stockVocabulary } from "./stock_tokenizer.ts";
 
 export interface InspectProgress {
   readonly what: "reading" | "comparing";
@@ -43,9 +44,20 @@ export interface InspectProgress {
 
 export interface InspectOptions {
   readonly onProgress?: (progress: InspectProgress) => Effect.Effect<void>;
-  /** The tokenizer that the model should have, such as CLIP's own: differences from it are a finding. */
+  /** The tokenizer that the model should have: differences from it are a finding. CLIP's own, where its vocabulary is. */
   readonly stock?: RawTokenizer;
 }
+
+/** Tokens of CLIP. A text encoder with as many is one of Stable Diffusion's. */
+const CLIP_TOKENS = 49408;
+
+const clipTokenizer = Effect.map(stockVocabulary, ({ vocab, merges }): RawTokenizer => ({
+  vocab,
+  merges: merges.map((pair) => pair.join(" ")),
+  added: new Map(),
+  normalizer: undefined,
+  splitter: undefined,
+}));
 
 /** Values of metadata longer than this are cut. */
 const LONGEST_NOTE = 2000;
@@ -255,10 +267,13 @@ const describeFolder = Effect.fnUntraced(function* (path: string, options: Inspe
     : yield* jsonIn(scheduler, "scheduler_config.json", "scheduler/scheduler_config.json", findings);
   if (schedule !== undefined) configs.set("scheduler/scheduler_config.json", schedule);
   const [folder, name] = tokenizerAt;
-  const positions = found.find((p) => p.name === "text_encoder")?.config?.max_position_embeddings;
+  const { max_position_embeddings: positions, vocab_size: words } = found.find((p) =>
+    p.name === "text_encoder"
+  )?.config ?? {};
+  const stock = options.stock ?? (words === CLIP_TOKENS ? yield* clipTokenizer : undefined);
   const looked = folder === undefined
     ? { raw: undefined, facts: null, findings: [] }
-    : yield* lookAtTokenizer(folder, name, typeof positions === "number" ? positions : undefined, options.stock);
+    : yield* lookAtTokenizer(folder, name, typeof positions === "number" ? positions : undefined, stock);
   if (isModel) findings.push(...missingParts(index, found, listed));
   const dataHashes = new Map([...scanned].map(([file, { dataSha256 }]) => [file, dataSha256]));
   findings.push(

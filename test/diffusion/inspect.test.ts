@@ -2,11 +2,22 @@
 import { after, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect, Schema } from "effect";
 import { openFolder } from "../../src/diffusion/files.ts";
+import { stockVocabulary } from "../../src/diffusion/stock_tokenizer.ts";
 import { inspect } from "../../src/diffusion/inspect.ts";
 import { readRawTokenizer } from "../../src/diffusion/inspect_tokenizer.ts";
 import { Inspection, type PartChange } from "../../src/diffusion/inspection.ts";
@@ -439,6 +450,22 @@ describe("inspect, one thing wrong", () => {
     const two = await run(sound, folder);
     assert.deepEqual(two.comparison?.settings.map((s) => s.where), ["tokenizer: tokens with another id"]);
     assert.equal(partOf(two, "unet").headline, "the same weights");
+  });
+
+  it("where the vocabulary is CLIP's, the tokenizer must be CLIP's own", limit, async () => {
+    const folder = join(temp, "clip-words");
+    cpSync(sound, folder, { recursive: true });
+    const file = join(folder, "text_encoder", "config.json");
+    writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), vocab_size: 49408 }));
+    assert.ok(codes(await run(folder)).includes("not-stock"));
+    rmSync(join(folder, "tokenizer", "tokenizer.json"));
+    const { vocab, merges } = await Effect.runPromise(stockVocabulary);
+    writeFileSync(join(folder, "tokenizer", "vocab.json"), JSON.stringify(Object.fromEntries(vocab)));
+    writeFileSync(
+      join(folder, "tokenizer", "merges.txt"),
+      ["#version: 0.2", ...merges.map((pair) => pair.join(" "))].join("\n"),
+    );
+    assert.deepEqual((await run(folder)).findings.filter((f) => f.code === "not-stock"), []);
   });
 
   it("pickles and code are never opened", limit, async () => {
