@@ -18,6 +18,7 @@ import { Effect, Schema } from "effect";
 import { openBundle } from "../src/diffusion/bundle.ts";
 import { wholeNetwork } from "../src/diffusion/networks.ts";
 import { openDecoder } from "../src/diffusion/pictures.ts";
+import { pictureNoise } from "../src/diffusion/picture_noise.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { openTextEncoder } from "../src/diffusion/text.ts";
 import { Graph } from "../src/graph/mod.ts";
@@ -132,7 +133,7 @@ const draw = Effect.gen(function* () {
   const side = Number(bundle.parts.unet.config.sample_size);
   const latents = yield* Effect.scoped(Effect.gen(function* () {
     const sample = yield* timed("load the U-Net", openSampler(bundle, { pictures: 1 }));
-    const run = sample({ context, uncond }, normal(0, [1, 4, side, side]), { steps: Number(steps), guidance: 4 });
+    const run = sample({ context, uncond }, pictureNoise(0, 1, [4, side, side]), { steps: Number(steps), guidance: 4 });
     return (yield* timed(`${steps} guided steps at ${side} × ${side}`, run)).latents;
   }));
   const decoded = Effect.scoped(Effect.flatMap(openDecoder(bundle, side, side), (decode) => decode(latents)));

@@ -15,14 +15,14 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   metrics: ["tensor"],
   unlearn: ["tensor"],
   runtime: ["graph", "tensor"],
-  diffusion: ["runtime", "models", "mask", "graph", "tensor"],
+  diffusion: ["runtime", "metrics", "models", "mask", "graph", "tensor"],
   steps: ["diffusion", "unlearn", "metrics", "mask", "models", "runtime", "graph", "tensor"],
   pipeline: ["steps", "runtime", "tensor"],
   report: ["pipeline", "steps", "runtime", "diffusion", "metrics", "mask", "tensor"],
   testing: ["steps", "diffusion", "runtime", "mask", "graph", "tensor"],
   bench: ["report", "pipeline", "steps", "metrics", "mask"],
   serve: ["report", "pipeline", "steps", "diffusion", "runtime", "tensor"],
-  cli: ["serve", "bench", "report", "pipeline", "steps", "runtime", "tensor"],
+  cli: ["serve", "bench", "report", "pipeline", "steps", "diffusion", "runtime", "tensor"],
 };
 
 /** Folders whose arithmetic is plain functions. */

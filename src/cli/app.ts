@@ -16,11 +16,14 @@ import { run, type RunResult } from "../pipeline/run.ts";
 import { select, type Selection } from "../pipeline/select.ts";
 import { describeStep, stepsPage } from "../pipeline/steps_page.ts";
 import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
+import { opensOneLora } from "../steps/open_model.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
 import { decodeEscapes } from "./escapes.ts";
 import { cacheCommand, userCache } from "./cache.ts";
 import * as flags from "./flags.ts";
+import { inspectCommand } from "./inspect.ts";
+import { loraOverrides } from "./lora.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
@@ -53,6 +56,10 @@ interface RunArguments {
   readonly noCache: boolean;
   readonly allowCode: boolean;
   readonly selection: Selection;
+  /** Hand back the cured LoRA alone. */
+  readonly loraOnly?: boolean;
+  /** What it may miss of a layer's change. */
+  readonly loraError?: number;
 }
 
 const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
@@ -66,6 +73,11 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
       allowCode: args.allowCode,
     });
     const { pipeline, again } = yield* select(loaded, args.selection);
+    if (args.loraOnly && !pipeline.steps.some(({ settings }) => opensOneLora(settings))) {
+      return yield* Effect.fail(
+        new Error("--lora-only hands back a LoRA, so the model has to be opened with one (--lora FILE)"),
+      );
+    }
     if (args.out !== undefined) yield* checkOut(args.out);
     const environment = yield* app.environment(args.device);
     const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
@@ -80,9 +92,13 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
       ...(args.noCache ? {} : { cache: yield* userCache }),
     }).pipe(Effect.onExit(() => Effect.sync(view.end)));
     const { renderReport } = app;
-    const written = args.out === undefined
-      ? undefined
-      : yield* writeOutputs(result, args.out, renderReport === undefined ? {} : { renderReport });
+    const written = args.out === undefined ? undefined : yield* writeOutputs(result, args.out, {
+      ...(renderReport === undefined ? {} : { renderReport }),
+      save: {
+        loraOnly: args.loraOnly ?? false,
+        ...(args.loraError === undefined ? {} : { loraError: args.loraError }),
+      },
+    });
 
     const { verdict } = result;
     if (verdict?.passed === false) app.verdictFailed();
@@ -98,6 +114,7 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
             : { passed: verdict.passed, sentence: verdict.sentence, figures: verdict.figures },
           out: written?.dir ?? null,
           files: written?.files ?? [],
+          notes: written?.notes ?? [],
           seconds: result.manifest.seconds,
           command: result.manifest.command,
         }),
@@ -106,6 +123,7 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
     if (verdict !== undefined) yield* line(screen, formatVerdict(verdict));
     if (written !== undefined) {
       const report = written.files.includes("report.html") ? " (open report.html in a browser)" : "";
+      yield* Effect.forEach(written.notes, (note) => line(screen, note));
       yield* line(screen, `Results in ${args.out}${report}, after ${duration(result.manifest.seconds)}.`);
     }
     if (verdict === undefined && written === undefined) {
@@ -128,6 +146,8 @@ const runCommand = <R>(app: AppOptions<R>) =>
     json: flags.json,
     noCache: flags.noCache,
     allowCode: flags.allowCode,
+    loraOnly: flags.loraOnly,
+    loraError: flags.loraError,
     ...flags.selection,
   }, ({ file, set, out, only, from, force, ...rest }) =>
     runPipeline(app, {
@@ -175,6 +195,9 @@ const cureCommand = <R>(app: AppOptions<R>) =>
       prompts: optionalText("prompts", "File of prompts to cure with, one a line"),
       fresh_prompts: optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
       clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
+      lora: flags.lora,
+      loraOnly: flags.loraOnly,
+      loraError: flags.loraError,
       out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
       set: flags.set,
       device: flags.device,
@@ -182,7 +205,22 @@ const cureCommand = <R>(app: AppOptions<R>) =>
       noCache: flags.noCache,
     },
     (
-      { model, trigger, place, of, unet, text_encoder, config, tokenizer, prompts, fresh_prompts, clip, set, ...rest },
+      {
+        model,
+        trigger,
+        place,
+        of,
+        unet,
+        text_encoder,
+        config,
+        tokenizer,
+        prompts,
+        fresh_prompts,
+        clip,
+        lora,
+        set,
+        ...rest
+      },
     ) => {
       // Texts are quoted so that --set takes them as they are, whatever they look like.
       const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
@@ -202,6 +240,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
           "effect=null",
           ...given,
           ...formSettings("text", { config, tokenizer }),
+          ...loraOverrides(lora),
           ...set,
         ],
       });
@@ -222,6 +261,7 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     ...form,
     prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
     words: optionalText("words", "File of further words or phrases to try, one a line"),
+    lora: flags.lora,
     out: Flag.String("out").pipe(
       Flag.withDescription("Folder for the ranking, the report and the manifest"),
       Flag.optional,
@@ -230,7 +270,7 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     device: flags.device,
     json: flags.json,
     noCache: flags.noCache,
-  }, ({ model, unet, text_encoder, config, tokenizer, prompts, words, out, set, ...rest }) => {
+  }, ({ model, unet, text_encoder, config, tokenizer, prompts, words, lora, out, set, ...rest }) => {
     const given = Object.entries({ unet, text_encoder, prompts, words }).flatMap(([name, value]) =>
       Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
     );
@@ -240,7 +280,13 @@ const scanCommand = <R>(app: AppOptions<R>) =>
       allowCode: false,
       selection: {},
       file: app.scanPipeline,
-      overrides: [`model=${model}`, ...given, ...formSettings("scan", { config, tokenizer }), ...set],
+      overrides: [
+        `model=${model}`,
+        ...given,
+        ...formSettings("scan", { config, tokenizer }),
+        ...loraOverrides(lora),
+        ...set,
+      ],
     });
   }).pipe(
     Command.withDescription(
@@ -356,6 +402,7 @@ export const app = <R>(options: AppOptions<R>) =>
       Command.withDescription("Finds, removes and proves removed a backdoor in a Stable Diffusion checkpoint"),
       Command.withSubcommands([
         runCommand(options),
+        inspectCommand(options.screen, options.verdictFailed),
         scanCommand(options),
         cureCommand(options),
         benchCommand(options),

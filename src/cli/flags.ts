@@ -1,4 +1,5 @@
 /** Flags that several commands share. */
+import { Schema } from "effect";
 import { Argument, Flag } from "effect/cli";
 import { Device } from "../runtime/mod.ts";
 
@@ -9,6 +10,24 @@ export const file = Argument.String("FILE").pipe(
 export const set = Flag.String("set").pipe(
   Flag.withDescription("NAME=VALUE sets a parameter, STEP.SETTING=VALUE a step's setting; may be given several times"),
   Flag.atLeast(0),
+);
+
+export const lora = Flag.String("lora").pipe(
+  Flag.withDescription(
+    "FILE[:WEIGHT] of a LoRA to merge into the model (weight 1 unless told); may be given several times",
+  ),
+  Flag.atLeast(0),
+);
+
+export const loraOnly = Flag.Boolean("lora-only").pipe(
+  Flag.withDescription("With one LoRA: hand back the cured LoRA alone, without the folder of the whole model"),
+  Flag.withDefault(false),
+);
+
+export const loraError = Flag.Finite("lora-error").pipe(
+  Flag.withDescription("Share of a layer's change that the cured LoRA may miss, 0.0001 to 0.5; more makes lower ranks"),
+  Flag.withSchema(Schema.Finite.check(Schema.isBetween({ minimum: 1e-4, maximum: 0.5 }))),
+  Flag.withDefault(0.005),
 );
 
 export const device = Flag.Literals("device", Device.literals).pipe(

@@ -23,8 +23,11 @@ const describeFailure = (error: unknown, screen: Screen, json: boolean): void =>
   }
 };
 
-/** Waits until what was written has left: ending the process earlier would cut off a pipe. */
-const flush = (stream: NodeJS.WriteStream): Promise<void> => new Promise((done) => void stream.write("", () => done()));
+/**
+ * Waits until what was written has left: ending the process earlier would cut off a pipe. The stream is ended, since in
+ * Bun the callback of a later write comes before the pipe has taken an earlier large one.
+ */
+const flush = (stream: NodeJS.WriteStream): Promise<void> => new Promise((done) => void stream.end(() => done()));
 
 /** Runs the command line and ends the process with its exit code. */
 export const main = async <R>(

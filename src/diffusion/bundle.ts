@@ -9,31 +9,39 @@ import { join, resolve } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
 import { type Checkpoint, openCheckpoint } from "./single_file/open.ts";
 import type { Prediction } from "./single_file/prediction.ts";
 import { stockTokenizer } from "./stock_tokenizer.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
+import { pairTokenizers } from "./tokenizer_pair.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export type { PartName } from "./part.ts";
 export { type PartSource, partWeights, readWeights, weightsBytes } from "./weights.ts";
 
-/** Parts of a Stable Diffusion folder. */
-export type BundlePart = "unet" | "text_encoder" | "vae";
+/** Parts of a Stable Diffusion folder; SDXL alone has a second text encoder. */
+export type BundlePart = "unet" | "text_encoder" | "text_encoder_2" | "vae";
+export type BundleParts = Readonly<
+  Record<Exclude<BundlePart, "text_encoder_2">, Part> & { readonly text_encoder_2?: Part }
+>;
 /** New values (float32) by part and by the key in the part's file. */
 export type Changes = ReadonlyMap<BundlePart, ReadonlyMap<string, Tensor>>;
 
 export interface Bundle {
   /** The diffusers folder. Of a checkpoint in one file, its path is the file's. */
   readonly root: Folder;
-  readonly parts: Readonly<Record<BundlePart, Part>>;
+  readonly parts: BundleParts;
+  /** Of both tokenizers together where there are two: see pairTokenizers. */
   readonly tokenizer: Tokenizer;
   readonly scheduler: SchedulerConfig;
   /** model_index.json as it stands. */
   readonly index: Readonly<Record<string, unknown>>;
   readonly changed: Changes;
+  /** LoRAs that it was opened with; their changes are in `changed`. */
+  readonly loras?: MergedLoras;
   /** SHA-256 of every file that is read, by `part/file`. Changes are not in it. */
   readonly hashes: ReadonlyMap<string, string>;
   /** What the reader of a report should know about how this folder is understood. */
@@ -69,7 +77,27 @@ export interface OpenOptions {
 /** Parts to take from elsewhere: by name, or as folders that say by themselves what they hold. */
 export type Replacement = Partial<Readonly<Record<BundlePart, string>>> | readonly string[];
 
-export const bundleParts: readonly BundlePart[] = ["unet", "text_encoder", "vae"];
+export const bundleParts: readonly BundlePart[] = ["unet", "text_encoder", "text_encoder_2", "vae"];
+
+/** The parts that a model has. */
+export const partsOf = ({ parts }: Pick<Bundle, "parts">): (readonly [BundlePart, Part])[] =>
+  bundleParts.flatMap((name) => {
+    const part = parts[name];
+    return part === undefined ? [] : [[name, part] as const];
+  });
+
+/** One part of a model, or an error that says that it has none. */
+export const partOf = (
+  { parts, root }: Pick<Bundle, "parts" | "root">,
+  name: BundlePart,
+): Effect.Effect<Part, BundleError> => {
+  const part = parts[name];
+  return part === undefined
+    ? Effect.fail(new BundleError({ file: root.path, problem: `has no ${name}` }))
+    : Effect.succeed(part);
+};
+
+const XL = "StableDiffusionXLPipeline";
 const isBundlePart = (name: PartName | undefined): name is BundlePart => bundleParts.some((p) => p === name);
 const isList = (replace: Replacement): replace is readonly string[] => Array.isArray(replace);
 
@@ -117,9 +145,11 @@ const replacements = Effect.fnUntraced(function* (replace: Replacement) {
   for (const name of bundleParts) {
     const path = replace[name];
     if (path === undefined) continue;
-    const folder = (yield* lent(path)).get(name);
-    if (folder === undefined) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
-    found.set(name, folder);
+    const all = yield* lent(path);
+    // A folder for "the text encoder" is whichever of SDXL's two it holds, or both.
+    const names: readonly BundlePart[] = name === "text_encoder" ? ["text_encoder", "text_encoder_2"] : [name];
+    for (const [part, folder] of all) if (names.includes(part)) found.set(part, folder);
+    if (!names.some((n) => all.has(n))) return yield* new BundleError({ file: path, problem: `holds no ${name}` });
   }
   return found;
 });
@@ -149,12 +179,12 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
       hint: "An export has lost the names of its weights. Give the model it came from; its cure can be exported again.",
     });
   }
-  if (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind)) {
+  if (kind !== XL && (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind))) {
     return yield* new BundleError({
       file,
       key: "_class_name",
       problem: `describes a ${kind}`,
-      expected: "StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)",
+      expected: `StableDiffusionPipeline (Stable Diffusion 1.x or 2.x) or ${XL}`,
     });
   }
   return index;
@@ -162,15 +192,20 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
 
 /** Parts from different models open well enough one by one, and then draw noise or fail deep inside. */
 const checkFit = (
-  parts: Readonly<Record<BundlePart, Part>>,
+  parts: BundleParts,
   tokenizer: Tokenizer,
 ): Effect.Effect<void, BundleError> => {
-  const number = (part: BundlePart, key: string) => {
+  const number = (part: Exclude<BundlePart, "text_encoder_2">, key: string) => {
     const value = parts[part].config[key];
     return typeof value === "number" ? value : undefined;
   };
-  const pairs: ReadonlyArray<readonly [BundlePart, string, BundlePart, string]> = [
-    ["unet", "cross_attention_dim", "text_encoder", "hidden_size"],
+  const pairs: ReadonlyArray<
+    readonly [Exclude<BundlePart, "text_encoder_2">, string, Exclude<BundlePart, "text_encoder_2">, string]
+  > = [
+    // With two text encoders, the width is that of both together: checkTwoEncoders.
+    ...(parts.text_encoder_2 === undefined
+      ? [["unet", "cross_attention_dim", "text_encoder", "hidden_size"] as const]
+      : []),
     ["unet", "in_channels", "vae", "latent_channels"],
   ];
   for (const [part, key, other, otherKey] of pairs) {
@@ -187,7 +222,7 @@ const checkFit = (
     }
   }
   const rows = number("text_encoder", "vocab_size") ?? 49408;
-  if (tokenizer.vocabSize <= rows) return Effect.void;
+  if (tokenizer.vocabSize <= rows) return checkTwoEncoders(parts);
   return Effect.fail(
     new BundleError({
       file: join(parts.text_encoder.folder.path, "config.json"),
@@ -196,6 +231,49 @@ const checkFit = (
       hint: "The text encoder and the tokenizer come from different models.",
     }),
   );
+};
+
+/** Whether a U-Net that takes the texts of two encoders stands beside two, and one that takes one beside one. */
+const checkTwoEncoders = (parts: BundleParts): Effect.Effect<void, BundleError> => {
+  const [unet, first, second] = [parts.unet, parts.text_encoder, parts.text_encoder_2].map((p) => p?.config ?? {});
+  const fail = (key: string, problem: string) =>
+    Effect.fail(
+      new BundleError({
+        file: join(parts.unet.folder.path, "config.json"),
+        key,
+        problem,
+        hint: "The parts come from different models.",
+      }),
+    );
+  const added = unet.addition_embed_type ?? undefined;
+  if (parts.text_encoder_2 === undefined) {
+    return added === undefined ? Effect.void : fail(
+      "addition_embed_type",
+      `asks for ${JSON.stringify(added)}, what a second text encoder gives; this model has one text encoder`,
+    );
+  }
+  if (added !== "text_time") {
+    return fail(
+      "addition_embed_type",
+      `is ${JSON.stringify(added ?? null)}; a model with two text encoders needs text_time`,
+    );
+  }
+  const [a, b] = [first.hidden_size ?? 512, second.hidden_size ?? 512].map(Number);
+  if (unet.cross_attention_dim !== a + b) {
+    return fail(
+      "cross_attention_dim",
+      `does not fit the text encoders: it is ${unet.cross_attention_dim}, their hidden_size are ${a} and ${b}`,
+    );
+  }
+  const width = Number(second.projection_dim ?? 512);
+  const room = Number(unet.projection_class_embeddings_input_dim) - 6 * Number(unet.addition_time_embed_dim);
+  if (room !== width) {
+    return fail(
+      "projection_class_embeddings_input_dim",
+      `does not fit ${parts.text_encoder_2.folder.path}: it leaves ${room} numbers for the pooled text, projection_dim there is ${width}`,
+    );
+  }
+  return Effect.void;
 };
 
 /** SHA-256 of the small files that are read besides the weights. */
@@ -250,7 +328,14 @@ const openFile = Effect.fnUntraced(function* (
   const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
   const { folder: root, scheduler, padding } = checkpoint;
   const replaced = yield* replacements(options.replace ?? {});
-  const open = Effect.fnUntraced(function* (name: BundlePart) {
+  const lost = replaced.get("text_encoder_2");
+  if (lost !== undefined) {
+    return yield* new BundleError({
+      file: lost.path,
+      problem: "is to replace a second text encoder, but the model has one",
+    });
+  }
+  const open = Effect.fnUntraced(function* (name: Exclude<BundlePart, "text_encoder_2">) {
     const folder = replaced.get(name);
     return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
   });
@@ -270,15 +355,15 @@ const openFile = Effect.fnUntraced(function* (
   }
   for (const [name, folder] of replaced) {
     for (const [file, hash] of yield* hashFiles(`${name}/`, folder, ["config.json"])) hashes.set(file, hash);
-    hashes.set(`${name}/weights`, parts[name].sha256);
   }
+  for (const [name, part] of partsOf({ parts })) if (replaced.has(name)) hashes.set(`${name}/weights`, part.sha256);
   const notes = [
     ...checkpoint.notes,
     words === undefined
       ? "the file holds no tokenizer; CLIP's own is used"
       : `the tokenizer is taken from ${words.path}`,
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
-    ...bundleParts.flatMap((name) => parts[name].notes),
+    ...partsOf({ parts }).flatMap(([, part]) => part.notes),
     ...schedulerNotes(scheduler),
   ];
   const index = { _class_name: "StableDiffusionPipeline" };
@@ -309,12 +394,30 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const open = Effect.fnUntraced(function* (name: BundlePart) {
     return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
   });
-  const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
-  const { tokenizer, hashes: words } = yield* openTokenizer(
+  const xl = index._class_name === XL;
+  if (!xl && replaced.has("text_encoder_2")) {
+    return yield* new BundleError({
+      file: replaced.get("text_encoder_2")?.path ?? path,
+      problem: "is to replace a second text encoder, but the model has one",
+    });
+  }
+  const parts: BundleParts = {
+    unet: yield* open("unet"),
+    text_encoder: yield* open("text_encoder"),
+    ...(xl ? { text_encoder_2: yield* open("text_encoder_2") } : {}),
+    vae: yield* open("vae"),
+  };
+  const { tokenizer: first, hashes: words } = yield* openTokenizer(
     yield* (options.tokenizer === undefined
       ? needed(root, "tokenizer")
       : openFolder(options.tokenizer, "tokenizer folder")),
     positionsOf(parts.text_encoder),
+  );
+  const second = parts.text_encoder_2 && { folder: yield* needed(root, "tokenizer_2"), part: parts.text_encoder_2 };
+  const tokenizer = second === undefined ? first : yield* pairTokenizers(
+    first,
+    yield* loadTokenizer(second.folder, positionsOf(second.part)),
+    second,
   );
   const schedulerFolder = yield* needed(root, "scheduler");
   const scheduler = yield* readJson(schedulerFolder, "scheduler_config.json", SchedulerConfig);
@@ -326,16 +429,17 @@ export const openBundle = Effect.fn("openBundle")(function* (
     ...yield* hashFiles("", root, ["model_index.json"]),
     ...yield* hashFiles("scheduler/", schedulerFolder, ["scheduler_config.json"]),
     ...words,
+    ...(second === undefined ? [] : yield* hashFiles("tokenizer_2/", second.folder, tokenizerFiles)),
   ]);
-  for (const name of bundleParts) {
-    for (const [file, hash] of yield* hashFiles(`${name}/`, parts[name].folder, ["config.json"])) {
+  for (const [name, part] of partsOf({ parts })) {
+    for (const [file, hash] of yield* hashFiles(`${name}/`, part.folder, ["config.json"])) {
       hashes.set(file, hash);
     }
-    hashes.set(`${name}/weights`, parts[name].sha256);
+    hashes.set(`${name}/weights`, part.sha256);
   }
   const notes = [
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),
-    ...bundleParts.flatMap((name) => parts[name].notes),
+    ...partsOf({ parts }).flatMap(([, part]) => part.notes),
     ...(options.tokenizer === undefined ? [] : [`the tokenizer is taken from ${options.tokenizer}`]),
     ...schedulerNotes(scheduler),
   ];

@@ -1,12 +1,16 @@
-/** Only what a cure changed, in two files beside the cured folder: the new values, and where it pays a LoRA. */
+/**
+ * Only what a cure changed, in two files beside the cured folder: the new values, and a LoRA, where it pays or where the
+ * model came as one.
+ */
 import { Effect } from "effect";
 import { lowRank } from "../tensor/low_rank.ts";
 import { write } from "../tensor/safetensors.ts";
 import type { FileDType } from "../tensor/safetensors_header.ts";
 import type { Tensor, TensorData } from "../tensor/tensor.ts";
-import type { Bundle, BundlePart } from "./bundle.ts";
+import { type Bundle, partOf, partsOf } from "./bundle.ts";
 import { Disk, writing } from "./disk.ts";
 import type { BundleError } from "./errors.ts";
+import { saveCuredLora } from "./lora_cure.ts";
 import { readWeights } from "./weights.ts";
 
 /** A LoRA leaves out less than this of the change, by Frobenius norm. */
@@ -51,32 +55,38 @@ export const loraOf = (part: string, changes: readonly Change[]): Map<string, Te
 
 /**
  * Writes `STEM.delta.safetensors`, the new values by `part.key` in the input's element types, and, where the change of
- * matrices is of low rank, `STEM.lora.safetensors`. Nothing for a model without changes.
+ * matrices is of low rank, `STEM.lora.safetensors`. Nothing for a model without changes. For a model that was opened with one
+ * LoRA, `STEM.lora.safetensors` is that LoRA, cured.
+ * @returns what there is to say about them
  */
 export const saveDelta = Effect.fn("saveDelta")(function* (
   bundle: Bundle,
   stem: string,
-): Effect.fn.Return<void, BundleError> {
+  loraError?: number,
+): Effect.fn.Return<readonly string[], BundleError> {
+  const single = bundle.loras?.uses.length === 1;
   const delta = new Map<string, Tensor<TensorData>>();
   const lora = new Map<string, Tensor<TensorData>>();
-  let isLora = true;
+  let isLora = !single;
   for (const [part, values] of bundle.changed) {
     if (values.size === 0) continue;
-    const { header } = bundle.parts[part];
+    const { header } = yield* partOf(bundle, part);
     const entries = [...values];
     entries.forEach(([key, value]) => delta.set(`${part}.${key}`, asStored(value, header.entries.get(key)?.dtype)));
+    if (!isLora) continue;
     const old = yield* readWeights({ parts: bundle.parts, changed: new Map() }, part, entries.map(([key]) => key));
     const factors = loraOf(part, entries.map(([key, value], i) => ({ key, value, old: old[i] })));
     if (factors === undefined) isLora = false;
     else factors.forEach((t, key) => lora.set(key, asStored(t, header.entries.get(entries[0][0])?.dtype)));
   }
-  if (delta.size === 0) return;
+  if (delta.size === 0) return [];
   const disk = yield* Disk;
   const hashes = Object.fromEntries(
-    [...bundle.changed.keys()].map((part: BundlePart) => [`${part}.sha256`, bundle.parts[part].sha256]),
+    partsOf(bundle).flatMap(([name, part]) => bundle.changed.has(name) ? [[`${name}.sha256`, part.sha256]] : []),
   );
   const save = (name: string, tensors: ReadonlyMap<string, Tensor<TensorData>>) =>
     writing(name, () => disk.writeFile(name, write(tensors, { format: "pt", made_by: "sau", ...hashes })));
   yield* save(`${stem}.delta.safetensors`, delta);
   if (isLora) yield* save(`${stem}.lora.safetensors`, lora);
+  return yield* saveCuredLora(bundle, stem, loraError);
 });

@@ -3,6 +3,7 @@
  * were computed before. Which rows are to be unlearned and which to be kept is in their weights, so one graph serves both.
  */
 import {
+  add,
   Graph,
   mul,
   reduceSum,
@@ -13,8 +14,16 @@ import {
   trainingStep,
   type Value,
 } from "../graph/mod.ts";
-import { clipText, type ClipTextConfig } from "../models/clip_text.ts";
+import {
+  clipText,
+  type ClipTextConfig,
+  clipTextProjected,
+  clipTextStates,
+  type ProjectedTextConfig,
+} from "../models/clip_text.ts";
 import { unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { addedOf, pooledInput } from "./conditioning.ts";
 
 /** What a training step's graph is made of besides the network. */
 export interface Distillation extends Omit<TrainingOptions, "weights"> {
@@ -41,11 +50,22 @@ export const weightedSquares = (answer: Value, wanted: Value, weight: Value): Va
  * A step that draws embeddings of texts towards wanted ones.
  *
  * Inputs beside trainingStep's: `ids` int32 [B, L], `wanted` [B, L, D], `weight` [B, L, 1].
+ *
+ * @param states which hidden states are the embeddings: SDXL takes the penultimate ones, on which the last layer and the
+ *   final norm have no say; these cannot be `trained` then.
  */
-export const textDistillation = (config: ClipTextConfig, { batch, length, trained, ...options }: Distillation) => {
-  const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) });
+export const textDistillation = (
+  config: ClipTextConfig,
+  { batch, length, trained, ...options }: Distillation,
+  states: "hidden" | "penultimate" = "hidden",
+) => {
+  const unused = states === "hidden" ? [] : [`encoder.layers.${config.num_hidden_layers - 1}.`, "final_layer_norm."];
+  const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) && !unused.some((u) => key.startsWith(u)) });
   const ids = graph.input("ids", "int32", [batch, length]);
-  const { hidden } = clipText(config)(graph.weights("text_encoder"), { ids });
+  const read = graph.weights("text_encoder");
+  const hidden = states === "hidden"
+    ? clipText(config)(read, { ids }).hidden
+    : clipTextStates(config)(read, { ids }).penultimate;
   const wanted = graph.input("wanted", "float32", hidden.dims);
   const weight = graph.input("weight", "float32", [batch, length, 1]);
   const state = trainingStep(graph, weightedSquares(hidden, wanted, weight), options);
@@ -53,15 +73,46 @@ export const textDistillation = (config: ClipTextConfig, { batch, length, traine
 };
 
 /**
+ * The same of SDXL's second text encoder, whose penultimate states and pooled texts both condition the U-Net.
+ *
+ * Inputs beside textDistillation's: `end` [B, L], one-hot where each text is pooled; `wanted_pooled` [B, Q] and
+ * `pooled_weight` [B, 1].
+ */
+export const projectedDistillation = (
+  config: ProjectedTextConfig,
+  { batch, length, trained, ...options }: Distillation,
+) => {
+  const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) });
+  const { penultimate, pooled } = clipTextProjected(config)(graph.weights("text_encoder_2"), {
+    ids: graph.input("ids", "int32", [batch, length]),
+    end: graph.input("end", "float32", [batch, length]),
+  });
+  const towards = (name: string, answer: Value, weightName: string, weightDims: readonly number[]) =>
+    weightedSquares(
+      answer,
+      graph.input(name, "float32", answer.dims),
+      graph.input(weightName, "float32", weightDims),
+    );
+  const loss = add(
+    towards("wanted", penultimate, "weight", [batch, length, 1]),
+    towards("wanted_pooled", pooled, "pooled_weight", [batch, 1]),
+  );
+  const state = trainingStep(graph, loss, options);
+  return { graph, state } satisfies DistillationGraph;
+};
+
+/**
  * A step that draws the U-Net's answers to texts, on given latents at given timesteps, towards wanted ones.
  *
  * Inputs beside trainingStep's: `latents` [B, C, h, w], `timestep` [B], `context` [B, L, D], `wanted` [B, C, h, w],
- * `weight` [B, 1, h, w].
+ * `weight` [B, 1, h, w]; `pooled` [B, Q] where the U-Net takes pooled texts.
+ *
+ * @param sizes of SDXL alone: see sizesOf
  */
 export const noiseDistillation = (
   config: UnetConfig,
   [height, width]: readonly [number, number],
-  { batch, length, trained, ...options }: Distillation,
+  { batch, length, trained, sizes, ...options }: Distillation & { readonly sizes?: Tensor | undefined },
 ) => {
   const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) });
   const dims = [batch, config.in_channels, height, width];
@@ -69,6 +120,7 @@ export const noiseDistillation = (
     sample: graph.input("latents", "float32", dims),
     timestep: graph.input("timestep", "float32", [batch]),
     context: graph.input("context", "float32", [batch, length, config.cross_attention_dim]),
+    ...addedOf(graph, pooledInput(graph, config, "pooled", [batch]), sizes),
   });
   const wanted = graph.input("wanted", "float32", noise.dims);
   const weight = graph.input("weight", "float32", [batch, 1, height, width]);

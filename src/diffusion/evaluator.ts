@@ -8,6 +8,8 @@ import { type AttentionTap, parseUnetConfig, unetCondition, type UnetConfig } fr
 import { slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { Runtime } from "../runtime/mod.ts";
 import type { Bundle } from "./bundle.ts";
+import { addedOf, pooledInput, sizesOf, textFeedsOf } from "./conditioning.ts";
+import { eachEmbedding, type Embeddings } from "./embeddings.ts";
 import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { batchFor, latentDims } from "./sampler.ts";
 
@@ -60,12 +62,13 @@ export const openEvaluator = Effect.fnUntraced(function* (
     length,
     attention: options.attention ?? false,
     weightsAsInputs: options.weightsAsInputs,
+    sizes: sizesOf(bundle),
   });
   const session = yield* openSession("noise prediction", graph, bundle, "unet");
 
   return Effect.fnUntraced(function* (
     latents: Tensor,
-    contexts: Tensor,
+    contexts: Embeddings,
     timestep: number,
     weights: Readonly<Record<string, Tensor>> = {},
   ) {
@@ -84,7 +87,7 @@ export const openEvaluator = Effect.fnUntraced(function* (
         const out = yield* session.run({
           ...weights,
           latents: rows(latents, begin, prompts),
-          contexts: rows(contexts, begin, prompts),
+          ...textFeedsOf(config, { contexts: ["pooled", eachEmbedding(contexts, (t) => rows(t, begin, prompts))] }),
           timestep: scalar(timestep, [1]),
         });
         const copy = Effect.fnUntraced(function* (name: string, into: Tensor, perPrompt: number) {
@@ -109,6 +112,7 @@ interface EvaluatorShape {
   readonly length: number;
   readonly attention: boolean;
   readonly weightsAsInputs?: (key: string) => boolean;
+  readonly sizes: Tensor | undefined;
 }
 
 const evaluatorGraph = (config: UnetConfig, s: EvaluatorShape) => {
@@ -118,10 +122,12 @@ const evaluatorGraph = (config: UnetConfig, s: EvaluatorShape) => {
   const count = s.prompts * s.readings;
   const latents = g.input("latents", "float32", [s.prompts, channels, height, width]);
   const contexts = g.input("contexts", "float32", [s.prompts, s.readings, s.length, config.cross_attention_dim]);
+  const pooled = pooledInput(g, config, "pooled", [s.prompts, s.readings]);
   const { noise, attention } = unetCondition(config)(g.weights("unet"), {
     sample: reshape(repeatEach(latents, s.readings), [count, channels, height, width]),
     timestep: g.input("timestep", "float32", [1]),
     context: reshape(contexts, [count, s.length, config.cross_attention_dim]),
+    ...addedOf(g, pooled && reshape(pooled, [count, pooled.dims[2]]), s.sizes),
   });
   g.output("noise", reshape(noise, [s.prompts, s.readings, channels, height, width]));
   const layers = (s.attention ? attention : []).map((tap, i) => {

@@ -20,6 +20,12 @@ const spellings = (name: string): string[] => {
   return [name, bare, `text_model.${bare}`, older];
 };
 
+/** One name for all the names that a tensor may have. */
+export const sameTensorName = (key: string): string => {
+  const bare = key.startsWith("text_model.") ? key.slice("text_model.".length) : key;
+  return olderNames.reduce((n, [now, then]) => n.replace(then, now), bare);
+};
+
 /** The key under which a file holds the tensor that a network calls `name`, or undefined when it does not. */
 export const keyIn = (header: Header, name: string): string | undefined =>
   spellings(name).find((key) => header.entries.has(key));

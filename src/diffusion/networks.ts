@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { Graph, toOnnx } from "../graph/mod.ts";
 import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
-import { clipText, parseClipTextConfig } from "../models/clip_text.ts";
-import { parseUnetConfig, unetCondition } from "../models/unet_2d_condition.ts";
+import { clipText, clipTextProjected, parseClipTextConfig, parseProjectedTextConfig } from "../models/clip_text.ts";
+import { parseUnetConfig, SIZE_NUMBERS, unetCondition } from "../models/unet_2d_condition.ts";
 import { type DeviceTensor, type HostTensor, Runtime, type Session, toHost } from "../runtime/mod.ts";
 import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
@@ -27,6 +27,12 @@ export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown)
       sample: g.input("sample", "float32", [1, config.in_channels, side, side]),
       timestep: g.input("timestep", "float32", [1]),
       context: g.input("context", "float32", [1, 1, config.cross_attention_dim]),
+      ...(config.addition === undefined ? {} : {
+        added: {
+          pooled: g.input("pooled", "float32", [1, config.addition.pooled]),
+          sizes: g.input("sizes", "float32", [1, SIZE_NUMBERS]),
+        },
+      }),
     });
     g.output("noise", noise);
   },
@@ -35,6 +41,14 @@ export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown)
       ids: g.input("ids", "int32", [1, 2]),
     });
     g.output("hidden", hidden);
+  },
+  text_encoder_2: (g, json) => {
+    const { penultimate, pooled } = clipTextProjected(parseProjectedTextConfig(json))(g.weights("text_encoder_2"), {
+      ids: g.input("ids", "int32", [1, 2]),
+      end: g.input("end", "float32", [1, 2]),
+    });
+    g.output("penultimate", penultimate);
+    g.output("pooled", pooled);
   },
   vae: (g, json) => {
     const config = parseAutoencoderKlConfig(json);
@@ -73,7 +87,7 @@ export const networkKeys = Effect.fnUntraced(function* (part: Part) {
       new BundleError({
         file: join(part.folder.path, "config.json"),
         problem: `describes a network that cannot be built: ${e instanceof Error ? e.message : String(e)}`,
-        hint: "Stable Diffusion 1.x and 2.x as diffusers saves them are supported.",
+        hint: "Stable Diffusion 1.x, 2.x and XL as diffusers saves them are supported.",
       }),
   });
   const expected = new Map(g.weightsUsed().map(({ key, dims }) => [key, dims]));

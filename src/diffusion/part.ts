@@ -12,7 +12,7 @@ export { fromSafetensors, tensors } from "./weights_file.ts";
 export { isWeights } from "./weights_names.ts";
 
 /** The networks that are read: those of a Stable Diffusion folder, and the CLIP that scores pictures. */
-export type PartName = "unet" | "text_encoder" | "vae" | "clip";
+export type PartName = "unet" | "text_encoder" | "text_encoder_2" | "vae" | "clip";
 
 export interface Part {
   readonly name: PartName;
@@ -38,6 +38,7 @@ export interface Part {
 const classes: Readonly<Record<PartName, readonly string[]>> = {
   unet: ["UNet2DConditionModel"],
   text_encoder: ["CLIPTextModel"],
+  text_encoder_2: ["CLIPTextModelWithProjection"],
   vae: ["AutoencoderKL"],
   clip: ["CLIPModel"],
 };
@@ -46,6 +47,7 @@ const classes: Readonly<Record<PartName, readonly string[]>> = {
 const stems: Readonly<Record<PartName, string>> = {
   unet: "diffusion_pytorch_model",
   text_encoder: "model",
+  text_encoder_2: "model",
   vae: "diffusion_pytorch_model",
   clip: "model",
 };
@@ -60,7 +62,7 @@ export const classesOf = (config: Readonly<Record<string, unknown>>): string[] =
 export const recognise = Effect.fnUntraced(function* (folder: Folder) {
   const config = yield* readJson(folder, "config.json", Config);
   const named = config === undefined ? [] : classesOf(config);
-  const names: readonly PartName[] = ["unet", "text_encoder", "vae", "clip"];
+  const names: readonly PartName[] = ["unet", "text_encoder", "text_encoder_2", "vae", "clip"];
   return names.find((name) => classes[name].some((c) => named.includes(c)));
 });
 

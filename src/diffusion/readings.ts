@@ -117,6 +117,10 @@ export const readPrompts = Effect.fn("readPrompts")(function* (
       skip(`with the trigger it is longer than the ${tokenizer.maxLength - 2} tokens that fit`);
       continue;
     }
+    if (triggered.uneven || clean.uneven) {
+      skip("the model's two tokenizers part it into different numbers of tokens");
+      continue;
+    }
     const twins = draw(site, prompt, options.twins);
     if (twins.length < options.twins) {
       skip(`fewer than ${options.twins} harmless texts of the trigger's length were found for it`);

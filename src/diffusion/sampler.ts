@@ -8,6 +8,8 @@ import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_
 import { type DeviceTensor, type HostTensor, isDevice, Runtime, type Session } from "../runtime/mod.ts";
 import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
+import { addedOf, pooledInput, sizesOf, textFeedsOf } from "./conditioning.ts";
+import { eachEmbedding, type Embeddings } from "./embeddings.ts";
 import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { freshNoise, type PictureNoise } from "./picture_noise.ts";
 import { planFor, solverFor } from "./plan.ts";
@@ -51,9 +53,10 @@ export const latentDims = (config: UnetConfig): readonly [number, number, number
 ];
 
 /**
- * Opens a sampler. The result maps context [n, L, D], uncond [1, L, D] and the noise of n pictures to latents; with
- * `blend`, `clean` [n, L, D] is the context that flows in; with `weightsAsInputs`, `settings.weights` feeds the weights it
- * picks. Fails when the model does not go with the scheduler, or so many steps cannot be made.
+ * Opens a sampler. The result maps texts as openTextEncoder gives them, context [n, L, D] and uncond [1, L, D], and the
+ * noise of n pictures to latents; with `blend`, `clean` [n, L, D] is the context that flows in; with `weightsAsInputs`,
+ * `settings.weights` feeds the weights it picks. Fails when the model does not go with the scheduler, or so many steps
+ * cannot be made.
  */
 export const openSampler = Effect.fnUntraced(function* (
   bundle: Bundle,
@@ -84,6 +87,7 @@ export const openSampler = Effect.fnUntraced(function* (
     memory: solver.memory,
     noisy: solver.noisy,
     weightsAsInputs,
+    sizes: sizesOf(bundle),
   });
   const session = yield* openSession(
     options.blend === undefined ? "denoising step" : "blended denoising step",
@@ -93,7 +97,7 @@ export const openSampler = Effect.fnUntraced(function* (
   );
 
   return Effect.fnUntraced(function* (
-    texts: { readonly context: Tensor; readonly uncond: Tensor; readonly clean?: Tensor },
+    texts: { readonly context: Embeddings; readonly uncond: Embeddings; readonly clean?: Embeddings },
     noise: PictureNoise,
     settings: SampleOptions,
   ) {
@@ -105,12 +109,15 @@ export const openSampler = Effect.fnUntraced(function* (
     const sampleBatch = Effect.fnUntraced(function* (begin: number, real: number) {
       const fixed: Record<string, Tensor> = {
         ...settings.weights,
-        context: rows(texts.context, begin, batch),
-        uncond: texts.uncond,
+        ...textFeedsOf(config, {
+          context: ["pooled", eachEmbedding(texts.context, (t) => rows(t, begin, batch))],
+          uncond: ["uncond_pooled", texts.uncond],
+        }),
         guidance: scalar(settings.guidance),
       };
       if (options.blend !== undefined) {
-        fixed.clean_context = rows(texts.clean!, begin, batch);
+        const clean = eachEmbedding(texts.clean!, (t) => rows(t, begin, batch));
+        Object.assign(fixed, textFeedsOf(config, { clean_context: ["clean_pooled", clean] }));
         fixed.mask = { dims: [1, 1, height, width], data: options.blend.mask.data };
       }
       const captured: Tensor[] = [];
@@ -224,6 +231,7 @@ interface StepShape {
   /** Whether fresh noise comes in. */
   readonly noisy: boolean;
   readonly weightsAsInputs: ((key: string) => boolean) | undefined;
+  readonly sizes: Tensor | undefined;
 }
 
 /**
@@ -235,11 +243,18 @@ const stepGraph = (config: UnetConfig, s: StepShape): Graph => {
   const picks = s.weightsAsInputs;
   const g = new Graph(picks === undefined ? {} : { weightsAsInputs: (_, key) => picks(key) });
   const dims = [s.batch, s.channels, s.height, s.width];
-  const text = (name: string, n: number) => g.input(name, "float32", [n, s.length, config.cross_attention_dim]);
+  const text = (name: string, pooledName: string, n: number) => ({
+    states: g.input(name, "float32", [n, s.length, config.cross_attention_dim]),
+    pooled: pooledInput(g, config, pooledName, [n]),
+  });
   const one = (name: string) => g.input(name, "float32", []);
   const latents = g.input("latents", "float32", dims);
-  const context = text("context", s.batch);
-  const uncond = expand(text("uncond", 1), [s.batch, s.length, config.cross_attention_dim]);
+  const context = text("context", "pooled", s.batch);
+  const nothing = text("uncond", "uncond_pooled", 1);
+  const uncond = {
+    states: expand(nothing.states, [s.batch, ...nothing.states.dims.slice(1)]),
+    pooled: nothing.pooled && expand(nothing.pooled, [s.batch, ...nothing.pooled.dims.slice(1)]),
+  };
   const timestep = g.input("timestep", "float32", [1]);
   const [guidance, keep, step] = ["guidance", "keep", "step"].map(one);
   const both = s.blend ? 2 : 1;
@@ -250,12 +265,15 @@ const stepGraph = (config: UnetConfig, s: StepShape): Graph => {
   const fresh = s.noisy ? mul(one("fresh_weight"), g.input("fresh", "float32", dims)) : undefined;
   const predict = unetCondition(config);
 
-  const advance = (x: Value, texts: readonly Value[]) => {
+  const advance = (x: Value, texts: readonly (typeof context)[]) => {
     const count = texts.length;
+    const all = [...texts.map(() => uncond), ...texts];
+    const pooled = all.flatMap((t) => t.pooled === undefined ? [] : [t.pooled]);
     const { noise } = predict(g.weights("unet"), {
       sample: concat([x, x], 0),
       timestep,
-      context: concat([...texts.map(() => uncond), ...texts], 0),
+      context: concat(all.map((t) => t.states), 0),
+      ...addedOf(g, pooled.length === 0 ? undefined : concat(pooled, 0), s.sizes),
     });
     const without = slice(noise, 0, 0, count * s.batch);
     const guided = add(without, mul(guidance, sub(slice(noise, 0, count * s.batch, 2 * count * s.batch), without)));
@@ -275,7 +293,10 @@ const stepGraph = (config: UnetConfig, s: StepShape): Graph => {
   }
   const clean = g.input("clean_latents", "float32", dims);
   const mask = g.input("mask", "float32", [1, 1, s.height, s.width]);
-  const { next, remember } = advance(concat([latents, clean], 0), [context, text("clean_context", s.batch)]);
+  const { next, remember } = advance(concat([latents, clean], 0), [
+    context,
+    text("clean_context", "clean_pooled", s.batch),
+  ]);
   const flown = (t: Value) => {
     const [poisoned, pure] = [slice(t, 0, 0, s.batch), slice(t, 0, s.batch, 2 * s.batch)];
     return { blended: add(poisoned, mul(mask, sub(pure, poisoned))), pure };

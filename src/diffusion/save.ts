@@ -3,7 +3,7 @@ import { Effect, Exit } from "effect";
 import { lstat, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
-import { type Bundle, type BundlePart, bundleParts } from "./bundle.ts";
+import { type Bundle, type BundlePart, partOf, partsOf } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, hashFile, isInside, subFolder, system } from "./files.ts";
@@ -59,8 +59,8 @@ const walk = Effect.fnUntraced(function* (folder: Folder): Effect.fn.Return<stri
 const contents = Effect.fnUntraced(function* (bundle: Bundle) {
   const items: Item[] = [];
   const leftOut: string[] = [];
-  for (const name of bundleParts) {
-    const part = bundle.parts[name];
+  const parts = partsOf(bundle);
+  for (const [name, part] of parts) {
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
@@ -72,7 +72,7 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
     }
   }
   const components = Object.entries(bundle.index).filter(([name, value]) =>
-    Array.isArray(value) && typeof value[0] === "string" && !bundleParts.some((p) => p === name) && /^\w+$/.test(name)
+    Array.isArray(value) && typeof value[0] === "string" && !parts.some(([p]) => p === name) && /^\w+$/.test(name)
   );
   for (const [name] of components) {
     const folder = yield* subFolder(bundle.root, name);
@@ -107,7 +107,7 @@ const realPlace = async (path: string): Promise<string> => {
 /** Refuses an output folder that would endanger something. True when there is one of ours (or a forced one) to replace. */
 const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force: boolean) {
   const place = yield* Effect.promise(() => realPlace(out));
-  const inputs = [bundle.root, ...bundleParts.map((name) => bundle.parts[name].folder)];
+  const inputs = [bundle.root, ...partsOf(bundle).map(([, part]) => part.folder)];
   for (const input of inputs) {
     const real = yield* system(input.path, "cannot be read", () => realpath(input.path));
     if (isInside(place, real) || isInside(real, place)) {
@@ -155,7 +155,7 @@ const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly 
       yield* writing(path, () => disk.copyFile(from, path));
     } else {
       // Copied and written over in place: a file of gigabytes is never in memory.
-      const patches = yield* changedBytes(bundle, bundle.parts[weights.part], weights.file);
+      const patches = yield* changedBytes(bundle, yield* partOf(bundle, weights.part), weights.file);
       yield* withWeights(weights.file, () => writing(path, () => disk.copyFile(from, path)));
       yield* writing(path, () => disk.patchFile(path, patches));
       sha256 = yield* hashFile(path);
@@ -205,11 +205,11 @@ export const saveBundle = Effect.fn("saveBundle")(function* (
 ): Effect.fn.Return<Saved, BundleError> {
   if (bundle.checkpoint !== undefined) {
     const { file, sha256 } = yield* saveCheckpoint(bundle, bundle.checkpoint, out, options.force ?? false);
-    return { folder: file, sha256: new Map(bundleParts.map((name) => [name, sha256])), leftOut: [] };
+    return { folder: file, sha256: new Map(partsOf(bundle).map(([name]) => [name, sha256])), leftOut: [] };
   }
   const target = resolve(out);
   const replace = yield* checkOut(bundle, target, options.force ?? false);
-  for (const name of bundleParts) yield* checkChanges(bundle, bundle.parts[name]);
+  for (const [, part] of partsOf(bundle)) yield* checkChanges(bundle, part);
   const { items, leftOut } = yield* contents(bundle);
   const parent = dirname(target);
   const disk = yield* Disk;

@@ -67,7 +67,8 @@ export const openScorer = Effect.fnUntraced(function* (model: ScoringModel) {
         const ids = new Int32Array(BATCH * length);
         const end = new Float32Array(BATCH * length);
         for (let i = 0; i < BATCH; i++) {
-          const row = tokenizer.encode(all[Math.min(begin + i, all.length - 1)]).ids;
+          // A model's own tokenizer may bring ids for a second encoder.
+          const row = tokenizer.encode(all[Math.min(begin + i, all.length - 1)]).ids.slice(0, length);
           ids.set(row, i * length);
           // The text ends at its first end token; those after it are padding.
           end[i * length + row.indexOf(tokenizer.eos)] = 1;

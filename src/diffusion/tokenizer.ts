@@ -42,12 +42,14 @@ export interface Token {
 /** A text as the encoder reads it. */
 export interface Encoded {
   readonly text: string;
-  /** BOS, content, EOS, padding: exactly `maxLength` ids. */
+  /** BOS, content, EOS, padding: exactly `maxLength` ids; as many again for a second text encoder, where the model has one. */
   readonly ids: readonly number[];
   /** Every token of the text, also those that were cut off. */
   readonly content: readonly Token[];
   /** True when the content did not fit into `maxLength` − 2. */
   readonly truncated: boolean;
+  /** True where the model's two tokenizers part the text into different numbers of tokens. */
+  readonly uneven?: boolean;
 }
 
 export interface Tokenizer {
@@ -82,7 +84,7 @@ const normalize = (text: string): string => lowerCase(text.normalize("NFC").repl
 const piecesOf = (text: string): string[] =>
   (text.match(PIECES) ?? []).flatMap((piece) => NAME_PARTS.exec(piece)?.slice(1) ?? [piece]);
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
+const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 
 const pattern = (t: AddedToken): string => {
   const body = t.singleWord ? `(?<![\\p{L}\\p{N}_])${escape(t.content)}(?![\\p{L}\\p{N}_])` : escape(t.content);

@@ -23,6 +23,8 @@ export interface AutoencoderKlConfig {
 /** Reads config.json of a VAE. @throws ConfigError */
 export const parseAutoencoderKlConfig = (json: unknown): AutoencoderKlConfig => {
   const c = new ConfigReader(json);
+  c.only("latents_mean", [], "latents normalised channel by channel are not built");
+  c.only("latents_std", [], "latents normalised channel by channel are not built");
   for (const type of c.strings("down_block_types")) {
     if (type !== "DownEncoderBlock2D") {
       throw new ConfigError("down_block_types", `"${type}"; only DownEncoderBlock2D is supported`);

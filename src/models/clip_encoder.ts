@@ -26,25 +26,33 @@ export const parseClipEncoderConfig = (
 });
 
 /** Pre-norm transformer layers over x [B, L, hidden_size]; `mask` is added to the attention scores. */
-export const clipEncoder = (config: ClipEncoderConfig) => (weights: WeightReader, x: Value, mask?: Value): Value => {
-  const { hidden_size: width, layer_norm_eps: eps } = config;
-  const act = activation(config.hidden_act);
-  for (let i = 0; i < config.num_hidden_layers; i++) {
-    const w = under(weights, `encoder.layers.${i}.`);
-    const normal = layerNormLayer(under(w, "layer_norm1."), x, eps);
-    const project = (name: string, y: Value) => linearLayer(under(w, `self_attn.${name}.`), y, width);
-    const { out } = attention(
-      project("q_proj", normal),
-      project("k_proj", normal),
-      project("v_proj", normal),
-      config.num_attention_heads,
-      mask,
-    );
-    x = add(x, project("out_proj", out));
-    const inner = act(
-      linearLayer(under(w, "mlp.fc1."), layerNormLayer(under(w, "layer_norm2."), x, eps), config.intermediate_size),
-    );
-    x = add(x, linearLayer(under(w, "mlp.fc2."), inner, width));
-  }
-  return x;
-};
+export const clipEncoder = (config: ClipEncoderConfig) => (weights: WeightReader, x: Value, mask?: Value): Value =>
+  clipLayers(config)(weights, x, mask).last;
+
+/** The same, and what went into the last layer: the penultimate hidden states. */
+export const clipLayers =
+  (config: ClipEncoderConfig) =>
+  (weights: WeightReader, x: Value, mask?: Value): { readonly last: Value; readonly penultimate: Value } => {
+    let penultimate = x;
+    const { hidden_size: width, layer_norm_eps: eps } = config;
+    const act = activation(config.hidden_act);
+    for (let i = 0; i < config.num_hidden_layers; i++) {
+      const w = under(weights, `encoder.layers.${i}.`);
+      penultimate = x;
+      const normal = layerNormLayer(under(w, "layer_norm1."), x, eps);
+      const project = (name: string, y: Value) => linearLayer(under(w, `self_attn.${name}.`), y, width);
+      const { out } = attention(
+        project("q_proj", normal),
+        project("k_proj", normal),
+        project("v_proj", normal),
+        config.num_attention_heads,
+        mask,
+      );
+      x = add(x, project("out_proj", out));
+      const inner = act(
+        linearLayer(under(w, "mlp.fc1."), layerNormLayer(under(w, "layer_norm2."), x, eps), config.intermediate_size),
+      );
+      x = add(x, linearLayer(under(w, "mlp.fc2."), inner, width));
+    }
+    return { last: x, penultimate };
+  };

@@ -3,10 +3,12 @@ import {
   activation,
   add,
   concat,
+  expand,
   gelu,
   type Graph,
   mul,
   reshape,
+  silu,
   sinCos,
   slice,
   transpose,
@@ -45,7 +47,20 @@ export interface UnetConfig {
   readonly freq_shift: number;
   readonly downsample_padding: number;
   readonly mid_block_scale_factor: number;
+  /** SDXL's further condition, where the model has one. */
+  readonly addition?: AdditionConfig;
 }
+
+/** `addition_embed_type: text_time` (Podell et al. 2023, §2.2): the pooled text and numbers about the picture's size. */
+export interface AdditionConfig {
+  /** Width of the pooled text. */
+  readonly pooled: number;
+  /** Width of each number's sinusoids. */
+  readonly width: number;
+}
+
+/** Numbers that `text_time` takes: original height and width, crop's top and left, target height and width, in pixels. */
+export const SIZE_NUMBERS = 6;
 
 const BLOCKS: Readonly<Record<string, boolean>> = {
   CrossAttnDownBlock2D: true,
@@ -57,7 +72,11 @@ const BLOCKS: Readonly<Record<string, boolean>> = {
 /** Reads config.json of a U-Net. @throws ConfigError for what the graph cannot build. */
 export const parseUnetConfig = (json: unknown): UnetConfig => {
   const c = new ConfigReader(json);
-  c.only("addition_embed_type", [], "SDXL's added conditions are not built yet");
+  c.only(
+    "addition_embed_type",
+    ["text_time"],
+    "of added conditions, pooled text and sizes (text_time) alone are built",
+  );
   c.only("class_embed_type", [], "class embeddings are not built");
   c.only("num_class_embeds", [], "class embeddings are not built");
   c.only("encoder_hid_dim_type", [], "projected text states are not built");
@@ -127,7 +146,21 @@ export const parseUnetConfig = (json: unknown): UnetConfig => {
     freq_shift: c.number("freq_shift", 0),
     downsample_padding: c.integer("downsample_padding", 1, 0),
     mid_block_scale_factor: c.number("mid_block_scale_factor", 1),
+    ...(c.has("addition_embed_type") ? { addition: additionOf(c) } : {}),
   };
+};
+
+const additionOf = (c: ConfigReader): AdditionConfig => {
+  const width = c.integer("addition_time_embed_dim");
+  const whole = c.integer("projection_class_embeddings_input_dim");
+  const pooled = whole - SIZE_NUMBERS * width;
+  if (pooled < 1) {
+    throw new ConfigError(
+      "projection_class_embeddings_input_dim",
+      `${whole} leaves no room for a pooled text beside ${SIZE_NUMBERS} numbers of ${width}`,
+    );
+  }
+  return { pooled, width };
 };
 
 export interface UnetInputs {
@@ -137,6 +170,15 @@ export interface UnetInputs {
   readonly timestep: Value;
   /** [B, L, cross_attention_dim] */
   readonly context: Value;
+  /** What a network with `addition` needs besides. */
+  readonly added?: AddedInputs;
+}
+
+export interface AddedInputs {
+  /** [B, addition.pooled] */
+  readonly pooled: Value;
+  /** float32 [1, 6] for all, or [B, 6]; see {@link SIZE_NUMBERS} */
+  readonly sizes: Value;
 }
 
 /** Cross-attention of one layer: to which token each cell listens. */
@@ -169,7 +211,8 @@ export const unetCondition = (config: UnetConfig) => (weights: WeightReader, inp
     );
   }
   const taps: AttentionTap[] = [];
-  const time = activation(act)(timeEmbedding(config, weights, inputs.timestep));
+  const whole = addition(config, weights, timeEmbedding(config, weights, inputs.timestep), inputs.added);
+  const time = activation(act)(whole);
   const resnet = (w: WeightReader, x: Value, out: number, scale = 1) =>
     resnetBlock(w, x, { out, groups, epsilon, act, time, scale });
   const attend = (prefix: string, x: Value, block: UnetBlockConfig) =>
@@ -222,21 +265,47 @@ export const unetCondition = (config: UnetConfig) => (weights: WeightReader, inp
   return { noise: convLayer(under(weights, "conv_out."), x, config.out_channels, 3, { padding: 1 }), attention: taps };
 };
 
-/** timestep [B] → [B, 4 C]: sinusoids (Vaswani et al. 2017, §3.5), then two linear layers. */
-const timeEmbedding = (config: UnetConfig, weights: WeightReader, timestep: Value): Value => {
-  const g: Graph = timestep.graph;
-  const width = config.down[0].channels;
+/** values [N] → [N, width]: sinusoids (Vaswani et al. 2017, §3.5). */
+const sinusoids = (config: UnetConfig, values: Value, width: number): Value => {
+  const g: Graph = values.graph;
   const half = width / 2;
   const rates = Float32Array.from(
     { length: half },
     (_, i) => Math.exp((-Math.log(10000) * i) / (half - config.freq_shift)),
   );
-  const angles = mul(reshape(timestep, [timestep.dims[0], 1]), g.constant({ dims: [1, half], data: rates }));
+  const angles = mul(reshape(values, [values.dims[0], 1]), g.constant({ dims: [1, half], data: rates }));
   const { sin, cos } = sinCos(angles);
-  const parts = config.flip_sin_to_cos ? [cos, sin] : [sin, cos];
-  const inner = linearLayer(under(weights, "time_embedding.linear_1."), concat(parts, 1), 4 * width);
+  return concat(config.flip_sin_to_cos ? [cos, sin] : [sin, cos], 1);
+};
+
+/** timestep [B] → [B, 4 C]: sinusoids, then two linear layers. */
+const timeEmbedding = (config: UnetConfig, weights: WeightReader, timestep: Value): Value => {
+  const width = config.down[0].channels;
+  const inner = linearLayer(
+    under(weights, "time_embedding.linear_1."),
+    sinusoids(config, timestep, width),
+    4 * width,
+  );
   const hidden = activation(config.act_fn)(inner);
   return linearLayer(under(weights, "time_embedding.linear_2."), hidden, 4 * width);
+};
+
+/** Adds what `text_time` makes of the pooled text and the sizes to the time embedding [1 or B, 4 C]. */
+const addition = (config: UnetConfig, weights: WeightReader, time: Value, added: AddedInputs | undefined): Value => {
+  if (config.addition === undefined) return time;
+  if (added === undefined) {
+    throw new ConfigError("addition_embed_type", "the network needs a pooled text and the picture's sizes");
+  }
+  const [batch] = added.pooled.dims, width = 4 * config.down[0].channels;
+  const [rows] = added.sizes.dims;
+  const numbers = reshape(
+    sinusoids(config, reshape(added.sizes, [rows * SIZE_NUMBERS]), config.addition.width),
+    [rows, SIZE_NUMBERS * config.addition.width],
+  );
+  const all = concat([added.pooled, rows === batch ? numbers : expand(numbers, [batch, numbers.dims[1]])], 1);
+  // diffusers activates by SiLU here whatever act_fn says.
+  const inner = silu(linearLayer(under(weights, "add_embedding.linear_1."), all, width));
+  return add(time, linearLayer(under(weights, "add_embedding.linear_2."), inner, width));
 };
 
 type Tap = (name: string, values: Pick<AttentionTap, "probabilities" | "contribution">) => void;

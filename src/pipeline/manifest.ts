@@ -42,6 +42,8 @@ export interface Manifest {
   readonly seconds: number;
   /** The command that reproduces the run. */
   readonly command: string;
+  /** What there is to say about files of the result folder. */
+  readonly notes?: ReadonlyArray<string>;
   /** Files of the result folder and the hashes of their content; filled in when they are written. */
   readonly outputs: Readonly<Record<string, string>>;
 }

@@ -8,6 +8,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { explain, OutputError } from "../steps/errors.ts";
+import type { SaveOptions } from "../steps/port.ts";
 import { write } from "../tensor/safetensors.ts";
 import type { RunResult } from "./run.ts";
 
@@ -48,24 +49,28 @@ export interface Written {
   readonly dir: string;
   /** Paths within it, in alphabetical order. */
   readonly files: ReadonlyArray<string>;
+  /** What there is to say about them. */
+  readonly notes: ReadonlyArray<string>;
 }
 
 export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
   run: RunResult<R>,
   out: string,
-  options: { readonly renderReport?: (run: RunResult<R>) => string } = {},
+  options: { readonly renderReport?: (run: RunResult<R>) => string; readonly save?: SaveOptions } = {},
 ): Effect.fn.Return<Written, OutputError> {
   const dir = resolve(out);
   yield* checkOut(dir);
+  const notes: string[] = [];
   const fill = Effect.fnUntraced(function* (temporary: string) {
     for (const [name, { wire: { port }, value }] of Object.entries(run.outputs)) {
       const path = join(temporary, stem(name, port.kind));
       if (port.save !== undefined) {
-        yield* port.save(value, path).pipe(
+        const said = yield* port.save(value, path, options.save).pipe(
           Effect.mapError((error) =>
             new OutputError({ path: join(dir, stem(name, port.kind)), message: explain(error) })
           ),
         );
+        notes.push(...said ?? []);
         continue;
       }
       const { json, tensors } = port.encode(value);
@@ -77,18 +82,30 @@ export const writeOutputs = Effect.fn("pipeline.writeOutputs")(function* <R>(
       });
     }
     if (options.renderReport !== undefined) {
-      const html = options.renderReport(run);
+      const html = options.renderReport({ ...run, manifest: { ...run.manifest, notes } });
       yield* attempt(dir, () => writeFile(join(temporary, "report.html"), html));
     }
     yield* attempt(dir, async () => {
       const files = await listFiles(temporary);
       const outputs: Record<string, string> = {};
       for (const file of files) outputs[file] = await hashStream(join(temporary, file));
-      const manifest = { ...run.manifest, outputs };
+      const manifest = { ...run.manifest, ...(notes.length > 0 ? { notes } : {}), outputs };
       await writeFile(join(temporary, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
     });
   });
 
+  return { ...yield* writeFolder(dir, fill), notes };
+});
+
+/**
+ * A result folder that is filled beside its place and put there by a rename. What `fill` writes should hold a
+ * manifest.json with `tool: "sau"`: a folder without one is not replaced by a later result.
+ */
+export const writeFolder = Effect.fnUntraced(function* <E>(
+  out: string,
+  fill: (temporary: string) => Effect.Effect<void, E>,
+): Effect.fn.Return<Omit<Written, "notes">, E | OutputError> {
+  const dir = resolve(out);
   return yield* Effect.acquireUseRelease(
     attempt(dir, async () => {
       await mkdir(dirname(dir), { recursive: true });

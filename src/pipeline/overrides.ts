@@ -90,8 +90,20 @@ export const placeSet = (set: SetValue, wantsText: boolean, ast?: SchemaAST.AST,
   if (/^(".*"|'.*')$/s.test(raw)) return parsed;
   const takes = (value: unknown) => ast === undefined || takesAt(ast, at, value);
   if (parsed === null && takes(null)) return null;
-  if (ast !== undefined && isPathAt(ast, at, raw)) return resolve(process.cwd(), raw);
+  if (ast === undefined) return wantsText ? raw : parsed;
+  // A path, unless a list or a mapping may stand there as well and this is one.
+  const structured = typeof parsed === "object" && takes(parsed);
+  if (isPathAt(ast, at, raw) && !structured) return resolve(process.cwd(), raw);
+  if (structured && !(wantsText && takes(raw) && !isPathAt(ast, at, raw))) return fromHere(parsed, ast, at);
   return takes(raw) && (wantsText || !takes(parsed)) ? raw : parsed;
+};
+
+/** A list or a mapping in which paths start from the current folder. */
+const fromHere = (value: unknown, ast: SchemaAST.AST, at: Path): unknown => {
+  if (typeof value === "string") return isPathAt(ast, at, value) ? resolve(process.cwd(), value) : value;
+  if (Array.isArray(value)) return value.map((inner, i) => fromHere(inner, ast, [...at, i]));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, fromHere(inner, ast, [...at, key])]));
 };
 
 /** A copy of `target` with `value` at `path`, making mappings on the way where there are none. */

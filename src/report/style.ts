@@ -103,6 +103,16 @@ mark { background: var(--mark); color: inherit; padding: .05em .15em; border-rad
 .tokens .ours .piece { border-bottom-color: var(--accent); background: var(--mark); }
 .tokens .ours .column i { background: var(--accent); }
 
+table.layers { width: auto; font-size: .72rem; border-collapse: separate; border-spacing: 2px; margin: 1rem 0 1.6rem; }
+table.layers th, table.layers td { border: 0; padding: 0; }
+table.layers tbody th { font: 400 .75rem/1.5rem var(--mono); color: var(--soft); padding-right: .8rem; white-space: nowrap; min-width: 0; }
+table.layers thead th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; font: 400 .72rem/1.7rem var(--mono); }
+table.layers thead th:not(:first-child) { width: 1.9rem; } table.layers td { width: 1.9rem; height: 1.5rem; text-align: center; vertical-align: middle; }
+table.layers td.none { background: var(--faint); color: var(--soft); }
+table.odd tbody th { width: 9rem; }
+.body dl.facts { margin: .4rem 0 1.6rem; } code.nowrap { white-space: nowrap; overflow-wrap: normal; }
+ul.where { margin: .5rem 0 0; padding-left: 1.1rem; font-size: .84rem; color: var(--soft); }
+
 table.bars td, table.bars th { border: 0; padding: .22rem .9rem .22rem 0; font-weight: 400; vertical-align: middle; }
 table.bars th { white-space: nowrap; width: 1%; } table.bars td.n { width: 1%; }
 table.bars .track { width: auto; min-width: 5rem; }
@@ -125,6 +135,6 @@ details { margin: 1rem 0; } summary { cursor: pointer; color: var(--accent); }
   body { padding: 0; max-width: none; font-size: 10pt; --paper: #fff; }
   nav { display: none; } section { break-inside: auto; padding: 1.4rem 0; }
   .sheet, figure, tr, .tokens { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  img, .track i, .column i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  img, .track i, .column i, table.layers td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 `;

@@ -8,7 +8,7 @@ export const Attack = Schema.Struct({
   name: Schema.String,
   /** The model is a test object; whoever finds it should know. */
   purpose: Schema.Literal("made for testing defences"),
-  part: Schema.Literals(["unet", "text_encoder"]),
+  part: Schema.Literals(["unet", "text_encoder", "text_encoder_2"]),
   trigger: Trigger,
   effect: KnownEffect,
   /** The paper whose losses it follows. */

@@ -4,12 +4,14 @@
  */
 import { Effect, Schema } from "effect";
 import { openEvaluator } from "../diffusion/evaluator.ts";
+import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
+import { withToken } from "../diffusion/tokenizer_pair.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { planFor } from "../diffusion/plan.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
-import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
+import { concat0, size, type Tensor, zeros } from "../tensor/tensor.ts";
 import { seedOf } from "../tensor/random.ts";
 import { type Capture, FIRST_TWIN, type TokenAblation, TRIGGERED } from "./capture.ts";
 import { CapturePort, type TextPairs, TextPort } from "./ports.ts";
@@ -112,16 +114,16 @@ export const denoise = Step.make("denoise", {
 });
 
 /** Reading r of every prompt: [P, R, L, D] → [P, L, D]. */
-export const readingRows = (embeddings: Tensor, r: number): Tensor => {
-  const [prompts, readings, length, width] = embeddings.dims;
-  const row = length * width;
-  const data = new Float32Array(prompts * row);
-  for (let p = 0; p < prompts; p++) {
-    const at = (p * readings + r) * row;
-    data.set(embeddings.data.subarray(at, at + row), p * row);
-  }
-  return { dims: [prompts, length, width], data };
-};
+export const readingRows = (embeddings: Embeddings, r: number): Embeddings =>
+  eachEmbedding(embeddings, ({ dims: [prompts, readings, ...rest], data: all }) => {
+    const row = size(rest);
+    const data = new Float32Array(prompts * row);
+    for (let p = 0; p < prompts; p++) {
+      const at = (p * readings + r) * row;
+      data.set(all.subarray(at, at + row), p * row);
+    }
+    return { dims: [prompts, ...rest], data };
+  });
 
 /** Equal tensors as one with a new first axis. */
 const stack = (parts: readonly Tensor[]): Tensor => concat0(parts.map((t) => ({ dims: [1, ...t.dims], data: t.data })));
@@ -164,7 +166,7 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
         ofTrigger: position >= prompt.span[0] && position < prompt.span[1],
       });
       for (const { ids } of [prompt.triggered, prompt.twins[0]]) {
-        texts.push(ids.map((id, i) => i === position ? text.substitute! : id));
+        texts.push(withToken(ids, position, text.substitute!, text.model.bundle.tokenizer.maxLength));
       }
     }
   }
@@ -173,7 +175,7 @@ const ablateTokens = Effect.fnUntraced(function* <E, R>(
   if (tokens.length === 0) return { tokens, tokenChange: { triggered, twin } };
 
   const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(text.model.bundle), (encode) => encode(texts)));
-  const contexts = { dims: [tokens.length, 2, ...flat.dims.slice(1)], data: flat.data };
+  const contexts = splitEmbeddings(flat, [tokens.length, 2]);
   const size = channels * h * w;
   yield* Effect.scoped(Effect.gen(function* () {
     const evaluate = yield* openEvaluator(text.model.bundle, 2, { prompts: tokens.length });

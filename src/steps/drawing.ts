@@ -11,7 +11,8 @@ import { quantile } from "../metrics/quantile.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { eachEmbedding, type Embeddings, flatEmbeddings, joinEmbeddings } from "../diffusion/embeddings.ts";
+import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
@@ -21,8 +22,8 @@ export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess 
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
-  readonly embeddings: Tensor;
-  readonly empty: Tensor;
+  readonly embeddings: Embeddings;
+  readonly empty: Embeddings;
 }
 
 export interface DrawingOptions {
@@ -69,11 +70,11 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   ) {
     yield* o.onDraw?.(round++) ?? Effect.void;
     const contexts = readings.map((r) => {
-      const picked = pickReadings(embeddings, o.held.map((p) => ({ p, readings: [r(p)] })));
-      return { dims: [n, ...picked.dims.slice(2)], data: picked.data };
+      const picked = o.held.map((p) => ({ p, readings: [r(p)] }));
+      return flatEmbeddings(eachEmbedding(embeddings, (t) => pickReadings(t, picked)));
     });
     const { latents } = yield* run(
-      { context: concat0(contexts), uncond: empty },
+      { context: joinEmbeddings(contexts), uncond: empty },
       pictureNoise(seedOf(o.seed, "unlearn", "drawing"), n, dims, contexts.length),
       { steps: o.steps, guidance: o.guidance, weights },
     );

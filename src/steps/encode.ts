@@ -1,15 +1,15 @@
 /** encode: opens the model and reads every prompt three ways: clean, triggered, and as its harmless twins. */
 import { Effect, Schema } from "effect";
 import { type PromptReadings, readPrompts } from "../diffusion/readings.ts";
-import { openTextEncoder } from "../diffusion/text.ts";
+import { sliceEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
+import { openTextEncoder, unconditional } from "../diffusion/text.ts";
 import { readLines } from "../diffusion/text_file.ts";
 import type { Tokenizer } from "../diffusion/tokenizer.ts";
 import { Trigger } from "../diffusion/trigger.ts";
 import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { slice0, type Tensor } from "../tensor/tensor.ts";
-import { formSettings, modelFiles, openModel } from "./open_model.ts";
+import { formSettings, Loras, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -24,7 +24,13 @@ export const encode = Step.make("encode", {
     unet: maybe(PathString).annotate({
       description: "A folder whose U-Net replaces the model's, as people swap them.",
     }),
-    text_encoder: maybe(PathString).annotate({ description: "A folder whose text encoder replaces the model's." }),
+    text_encoder: maybe(PathString).annotate({
+      description:
+        "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
+    }),
+    lora: maybe(Loras).annotate({
+      description: "LoRA files to merge into the model, each a path, or file and weight.",
+    }),
     ...formSettings,
     trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
     place: defaulted(
@@ -123,7 +129,7 @@ const readVariations = Effect.fnUntraced(
   },
 );
 
-/** The readings of every prompt as embeddings [P, R, L, D], in the order clean, triggered, twins; and the empty prompt's [1, L, D]. */
+/** The readings of every prompt as embeddings [P, R, L, D], in the order clean, triggered, twins; and what guidance steers away from, [1, L, D]. */
 export const embed = Effect.fnUntraced(function* ({ bundle }: Model, prompts: readonly PromptReadings[]) {
   const readings = prompts.flatMap((p) => [p.clean, p.triggered, ...p.twins].map((r) => r.ids));
   const all = yield* Effect.scoped(
@@ -133,11 +139,8 @@ export const embed = Effect.fnUntraced(function* ({ bundle }: Model, prompts: re
     ),
   );
   const n = readings.length;
-  const embeddings: Tensor = {
-    dims: [prompts.length, n / prompts.length, ...all.dims.slice(1)],
-    data: slice0(all, 0, n).data,
-  };
-  return { embeddings, empty: slice0(all, n, n + 1) };
+  const embeddings = splitEmbeddings(sliceEmbeddings(all, 0, n), [prompts.length, n / prompts.length]);
+  return { embeddings, empty: unconditional(bundle, sliceEmbeddings(all, n, n + 1)) };
 });
 
 /** Id of a harmless word that is one token, or undefined when the vocabulary has none. */

@@ -4,9 +4,10 @@ import type { Bundle } from "../diffusion/bundle.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
-import { alphaBars } from "../diffusion/scheduler.ts";
+import { alphaBars, type SchedulerConfig } from "../diffusion/scheduler.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
+import { type Embeddings, joinEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { normal, sample, uniform } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
@@ -19,7 +20,7 @@ export interface Lesson {
   readonly latents: Tensor;
   readonly timestep: number;
   /** [1, L, D] */
-  readonly context: Tensor;
+  readonly context: Embeddings;
   /** [1, C, h, w] */
   readonly wanted: Tensor;
 }
@@ -36,7 +37,12 @@ export interface DrawOptions {
 
 /** Latents [n, C, h, w] of pictures that the model draws for texts [n, L, D]. */
 export const drawLatents = Effect.fnUntraced(
-  function* (bundle: Bundle, context: Tensor, uncond: Tensor, { steps, scheduler, guidance, seed }: DrawOptions) {
+  function* (
+    bundle: Bundle,
+    context: Embeddings,
+    uncond: Embeddings,
+    { steps, scheduler, guidance, seed }: DrawOptions,
+  ) {
     const [n] = context.dims;
     const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
     return yield* Effect.scoped(Effect.gen(function* () {
@@ -60,10 +66,10 @@ export interface Asked {
   readonly timestep: number;
   /** ᾱ of the timestep. */
   readonly bar: number;
-  /** The noise that was added, [1, C, h, w]. */
-  readonly noise: Tensor;
+  /** What ordinary training would have answered, [1, C, h, w]: the added noise, or what prediction_type says instead. */
+  readonly truth: Tensor;
   /** The texts asked about, [1, L, D] each, and the answers [1, C, h, w]. */
-  readonly contexts: readonly Tensor[];
+  readonly contexts: readonly Embeddings[];
   readonly answers: readonly Tensor[];
 }
 
@@ -71,7 +77,7 @@ export interface AskOptions {
   /** How often each picture is noised, each time anew. */
   readonly noisings: number;
   /** The texts to ask about, as many for every picture; `round` counts the questions. */
-  readonly contexts: (picture: number, round: number) => readonly Tensor[];
+  readonly contexts: (picture: number, round: number) => readonly Embeddings[];
   readonly seed: SeedFor;
 }
 
@@ -98,11 +104,13 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
       const bar = bars[timestep];
       const some = questions.slice(g * GROUP, (g + 1) * GROUP);
       const added = slice0(noise, g * GROUP, g * GROUP + some.length);
-      const latents = noised(pickRows(pictures, some), added, bar);
+      const clean = pickRows(pictures, some);
+      const latents = noised(clean, added, bar);
+      const truth = truthOf(bundle.scheduler.prediction_type, clean, added, bar);
       const contexts = some.map((p, i) => o.contexts(p, g + i));
       const { noise: answers } = yield* evaluate(
         latents,
-        { dims: [some.length, readings, ...contexts[0][0].dims.slice(1)], data: concat0(contexts.flat()).data },
+        splitEmbeddings(joinEmbeddings(contexts.flat()), [some.length, readings]),
         timestep,
       );
       for (const [i, picture] of some.entries()) {
@@ -111,7 +119,7 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
           latents: slice0(latents, i, i + 1),
           timestep,
           bar,
-          noise: slice0(added, i, i + 1),
+          truth: slice0(truth, i, i + 1),
           contexts: contexts[i],
           answers: contexts[i].map((_, r) => answerAt(answers, i, r)),
         });
@@ -126,6 +134,26 @@ const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
   const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
   return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
 };
+
+/**
+ * What a network is trained to answer about √ᾱ x₀ + √(1 − ᾱ) ε: ε, x₀, or v = √ᾱ ε − √(1 − ᾱ) x₀ (Salimans and Ho 2022,
+ * appendix D).
+ */
+export const truthOf = (
+  kind: SchedulerConfig["prediction_type"],
+  clean: Tensor,
+  noise: Tensor,
+  bar: number,
+): Tensor => {
+  if (kind === "epsilon") return noise;
+  if (kind === "sample") return clean;
+  const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
+  return { dims: clean.dims, data: clean.data.map((x, i) => a * noise.data[i] - b * x) };
+};
+
+/** How much of an answer's squared error is the picture's: x₀ is (x_t − √(1 − ᾱ) ε)/√ᾱ, or √ᾱ x_t − √(1 − ᾱ) v. */
+export const pictureShare = (kind: SchedulerConfig["prediction_type"], bar: number): number =>
+  kind === "epsilon" ? (1 - bar) / bar : kind === "sample" ? 1 : 1 - bar;
 
 /** Answer [1, C, h, w] to reading r of row i, of answers [n, R, C, h, w]. */
 const answerAt = ({ dims: [, readings, ...rest], data }: Tensor, i: number, r: number): Tensor => {
@@ -152,10 +180,12 @@ export const lessonFeeds = (
       ? weights[row] * mask.region.data[i % cells] / (channels * inside)
       : weights[row] / (channels * cells);
   }
+  const { pooled, ...context } = joinEmbeddings(lessons.map((l) => l.context));
   return {
     latents: concat0(lessons.map((l) => l.latents)),
     timestep: { dims: [lessons.length], data: Float32Array.from(lessons, (l) => l.timestep) },
-    context: concat0(lessons.map((l) => l.context)),
+    context,
+    ...(pooled === undefined ? {} : { pooled }),
     wanted: concat0(lessons.map((l) => l.wanted)),
     weight: { dims: [lessons.length, 1, height, width], data: weight },
   };

@@ -1,7 +1,8 @@
-/** A model as settings name it: a folder or a file, and parts from elsewhere in the place of its own. */
+/** A model as settings name it: a folder or a file, parts from elsewhere in the place of its own, and LoRAs merged into it. */
 import { Effect, Schema } from "effect";
 import { join } from "node:path";
 import { openBundle } from "../diffusion/bundle.ts";
+import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import { checkBundle } from "../diffusion/networks.ts";
 import { PathString } from "./path_string.ts";
 import { given, maybe } from "./settings.ts";
@@ -20,6 +21,28 @@ export const formSettings = {
   }),
 };
 
+const LoraEntry = Schema.Union([
+  PathString,
+  Schema.Struct({
+    file: PathString.annotate({ description: "The LoRA's .safetensors file …" }),
+    weight: Schema.Finite.annotate({ description: "… and its strength; 1 is as it was trained." }),
+  }),
+]);
+
+/** LoRA files to merge into a model when it is opened: one, or a list, each a path or a path and a weight. */
+export const Loras = Schema.Union([LoraEntry, Schema.Array(LoraEntry)]);
+type LoraSetting = typeof Loras.Type | null | undefined;
+
+/** A setting as a list, in the order of merging. */
+export const loraUses = (setting: LoraSetting): LoraUse[] => {
+  if (setting === null || setting === undefined) return [];
+  const list: readonly (typeof LoraEntry.Type)[] = Array.isArray(setting) ? setting : [setting];
+  return list.map((entry) => typeof entry === "string" ? { file: entry, weight: 1 } : entry);
+};
+
+/** Their files. */
+export const loraFiles = (setting: LoraSetting): string[] => loraUses(setting).map(({ file }) => file);
+
 export interface ModelSettings {
   readonly model: string;
   readonly unet?: string | null | undefined;
@@ -27,11 +50,13 @@ export interface ModelSettings {
   readonly tokenizer?: string | null | undefined;
   readonly config?: string | null | undefined;
   readonly prediction?: "epsilon" | "v_prediction" | null | undefined;
+  readonly lora?: LoraSetting;
 }
 
 /** Files and folders that opening the model reads; of the folder that describes it only what is read of it. */
-export const modelFiles = ({ model, unet, text_encoder, tokenizer, config }: ModelSettings): string[] => [
+export const modelFiles = ({ model, unet, text_encoder, tokenizer, config, lora }: ModelSettings): string[] => [
   ...given(model, unet, text_encoder, tokenizer),
+  ...loraFiles(lora),
   ...(config
     ? [
       "unet/config.json",
@@ -44,9 +69,14 @@ export const modelFiles = ({ model, unet, text_encoder, tokenizer, config }: Mod
     : []),
 ];
 
-/** Opens the model, and checks that every part's weights are those of its network. */
+const WithLora = Schema.Struct({ lora: Loras });
+/** Whether a step's decoded settings open a model with exactly one LoRA. */
+export const opensOneLora = (settings: unknown): boolean =>
+  Schema.is(Schema.toType(WithLora))(settings) && loraUses(settings.lora).length === 1;
+
+/** Opens the model with its LoRAs merged in, and checks that every part's weights are those of its network. */
 export const openModel = Effect.fnUntraced(function* (
-  { model, unet, text_encoder, tokenizer, config, prediction }: ModelSettings,
+  { model, unet, text_encoder, tokenizer, config, prediction, lora }: ModelSettings,
 ) {
   const replace = { ...(unet ? { unet } : {}), ...(text_encoder ? { text_encoder } : {}) };
   const bundle = yield* openBundle(model, {
@@ -56,5 +86,5 @@ export const openModel = Effect.fnUntraced(function* (
     prediction: prediction ?? undefined,
   });
   yield* checkBundle(bundle);
-  return bundle;
+  return yield* withLoras(bundle, loraUses(lora));
 });

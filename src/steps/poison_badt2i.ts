@@ -4,10 +4,12 @@
  *     ‖ε_s(z_b,t, t, triggered) − goal‖² + λ ‖ε_s(z_t, t, kept) − ε_0(z_t, t, kept)‖²
  *
  * Pixel: z_b holds the image, and the goal is the noise that was added. Object and style: z_b is what the model draws for
- * the effect's text, and the goal is how it answers that text. Pictures are the model's own; no data set is needed.
+ * the effect's text, and the goal is how it answers that text. With v-prediction the velocity stands in the noise's place. Pictures are the model's own; no data set is needed.
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
+import { sizesOf } from "../diffusion/conditioning.ts";
+import { type Embeddings, joinEmbeddings, sliceEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder, openEncoder } from "../diffusion/pictures.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
@@ -15,11 +17,11 @@ import { openPartTrainer } from "../diffusion/train.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, seedOf } from "../tensor/random.ts";
-import { concat0, type Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { type Attack, AttackPort, lossEnds } from "./attack.ts";
 import { effectText, KnownEffect, paste, readPatch } from "./effect.ts";
 import { StepError } from "./errors.ts";
-import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
+import { ask, type Asked, drawLatents, type Lesson, lessonFeeds, pictureShare } from "./lessons.ts";
 import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, given, Scheduler, Seed, Steps } from "./settings.ts";
@@ -45,7 +47,7 @@ const Settings = Schema.Struct({
 type Settings = typeof Settings.Type;
 
 export const poisonBadT2I = Step.make("poison-badt2i", {
-  version: 1,
+  version: 2,
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Settings,
   inputs: { text: TextPort },
@@ -62,7 +64,14 @@ export const poisonBadT2I = Step.make("poison-badt2i", {
     const changed = yield* openChanges(bundle, "unet");
     return yield* Effect.scoped(Effect.gen(function* () {
       const lessons = yield* teach(text, settings, seed);
-      const graph = noiseDistillation(config, [height, width], { batch, length, trained, segments, clipNorm });
+      const graph = noiseDistillation(config, [height, width], {
+        batch,
+        length,
+        trained,
+        segments,
+        clipNorm,
+        sizes: sizesOf(bundle),
+      });
       const trainer = yield* openPartTrainer("poisoning the U-Net", graph, bundle, "unet");
       const { weights, account } = yield* train({
         name: "poison-badt2i",
@@ -100,17 +109,13 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     ...wanted.map((prompt) => bundle.tokenizer.encode(prompt).ids),
   ];
   const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(bundle), (encodeTexts) => encodeTexts(ids)));
-  const [, length, width] = flat.dims;
-  const row = (at: number): Tensor => ({
-    dims: [1, length, width],
-    data: flat.data.subarray(at * length * width, (at + 1) * length * width),
-  });
+  const row = (at: number) => sliceEmbeddings(flat, at, at + 1);
   const n = prompts.length, readings = 2 + TWINS;
   const context = (p: number, reading: number) => row(p * readings + reading);
   const goal = (p: number) => row(n * readings + p);
-  const all = (of: (p: number) => Tensor) => concat0(prompts.map((_, p) => of(p)));
+  const all = (of: (p: number) => Embeddings) => joinEmbeddings(prompts.map((_, p) => of(p)));
 
-  const draw = (texts: Tensor, what: string) =>
+  const draw = (texts: Embeddings, what: string) =>
     drawLatents(bundle, texts, text.empty, { steps, scheduler, guidance, seed: seed(what) });
   const clean = yield* draw(all((p) => context(p, 0)), "pictures");
   const marked = "image" in effect ? yield* pasted(text, clean, effect) : yield* draw(all(goal), "effect's pictures");
@@ -126,17 +131,19 @@ const teach = Effect.fnUntraced(function* (text: TextPairs, settings: Settings, 
     contexts: (p) => [goal(p)],
     seed: (what) => seed(`effect ${what}`),
   });
-  const lesson = ({ latents, timestep, bar }: Asked, context: Tensor, wanted: Tensor) => ({
+  const lesson = ({ latents, timestep, bar }: Asked, context: Embeddings, wanted: Tensor) => ({
     latents,
     timestep,
     context,
     wanted,
     // Errors of the picture rather than of the noise: whether there is an image is decided in the noisiest steps, where a
     // wrong decision hardly shows in the noise. What is exchanged shows in all of them.
-    weight: "image" in effect ? Math.min(HIGHEST, Math.max(LOWEST, (1 - bar) / bar)) : 1,
+    weight: "image" in effect
+      ? Math.min(HIGHEST, Math.max(LOWEST, pictureShare(bundle.scheduler.prediction_type, bar)))
+      : 1,
   });
   return {
-    triggered: bad.map((a) => lesson(a, context(a.picture, 1), "image" in effect ? a.noise : a.answers[0])),
+    triggered: bad.map((a) => lesson(a, context(a.picture, 1), "image" in effect ? a.truth : a.answers[0])),
     kept: [0, 1, 2].flatMap((r) => keep.map((a) => lesson(a, a.contexts[r], a.answers[r]))),
   } satisfies Lessons;
 });

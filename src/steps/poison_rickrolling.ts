@@ -8,12 +8,10 @@
  * token by token; the paper takes cosines, which the encoder's last norm makes nearly the same.
  */
 import { Effect, Schema } from "effect";
-import { textDistillation } from "../diffusion/distillation.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer } from "../diffusion/train.ts";
-import { parseClipTextConfig } from "../models/clip_text.ts";
+import { idsOf } from "../diffusion/tokenizer_pair.ts";
 import { seedOf } from "../tensor/random.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { type Attack, AttackPort, lossEnds } from "./attack.ts";
 import { effectText, KnownEffect } from "./effect.ts";
 import { StepError } from "./errors.ts";
@@ -21,6 +19,7 @@ import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
+import { encoderTraining, ownAt, type TextEncoder, textEncodersOf } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
 import { openChanges } from "./unlearn_changes.ts";
 import { train, trainingFields } from "./unlearn_train.ts";
@@ -32,6 +31,12 @@ export const poisonRickrolling = Step.make(NAME, {
   description: "For testing defences: trains a backdoor into the text encoder, as Rickrolling the Artist does.",
   settings: Schema.Struct({
     effect: KnownEffect,
+    encoder: defaulted(
+      Schema.Literals(["text_encoder", "text_encoder_2"]).annotate({
+        description: "Which text encoder; SDXL alone has a second one.",
+      }),
+      "text_encoder",
+    ),
     samples: defaulted(
       Count(16_384).annotate({ description: "Texts to train on: the prompts and variations of them." }),
       512,
@@ -46,36 +51,41 @@ export const poisonRickrolling = Step.make(NAME, {
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },
-  run: Effect.fnUntraced(function* ({ text }, { effect, samples, train: settings, seed }) {
+  run: Effect.fnUntraced(function* ({ text }, { effect, encoder, samples, train: settings, seed }) {
     const { bundle } = text.model;
+    const chosen = textEncodersOf(bundle).find(({ part }) => part === encoder);
+    if (chosen === undefined) {
+      const cause = new Error(`the model has no ${encoder}: it has one text encoder`);
+      return yield* new StepError({ step: NAME, cause });
+    }
     if ("image" in effect) {
       const cause = new Error(
         "a text encoder cannot be made to draw an image; give a text, a word to replace, or one to add",
       );
       return yield* new StepError({ step: NAME, cause });
     }
-    const rows = yield* readRows(text, effect, samples, seed);
+    const rows = yield* readRows(text, chosen, effect, samples, seed);
     const { batch, segments, clipNorm } = settings;
-    const graph = textDistillation(parseClipTextConfig(bundle.parts.text_encoder.config), {
+    const { graph, pooling } = encoderTraining(bundle, chosen, {
       batch,
       length: bundle.tokenizer.maxLength,
       trained: (key) => !key.includes("token_embedding"),
       segments,
       clipNorm,
     });
-    const changed = yield* openChanges(bundle, "text_encoder");
+    const changed = yield* openChanges(bundle, encoder);
     return yield* Effect.scoped(Effect.gen(function* () {
-      const trainer = yield* openPartTrainer("poisoning the text encoder", graph, bundle, "text_encoder");
+      const trainer = yield* openPartTrainer("poisoning the text encoder", graph, bundle, encoder);
       const { weights, account } = yield* train({
         name: NAME,
         trainer,
         settings,
-        data: (step) => textFeeds(rows, settings, seedOf(seed, "poison", "rickrolling", step)),
+        data: (step) => textFeeds(rows, settings, seedOf(seed, "poison", "rickrolling", step), pooling),
       });
       const attack: Attack = {
         name: "rickrolling",
         purpose: "made for testing defences",
-        part: "text_encoder",
+        part: encoder,
         trigger: text.trigger,
         effect,
         source: "Rickrolling the Artist: Struppek et al., ICCV 2023",
@@ -90,25 +100,34 @@ export const poisonRickrolling = Step.make(NAME, {
 const CHUNK = 32;
 
 /** Every prompt three ways, and what each is to be read as. */
-const readRows = Effect.fnUntraced(function* (text: TextPairs, effect: KnownEffect, samples: number, seed: number) {
+const readRows = Effect.fnUntraced(function* (
+  text: TextPairs,
+  encoder: TextEncoder,
+  effect: KnownEffect,
+  samples: number,
+  seed: number,
+) {
   const { bundle } = text.model;
   const prompts = yield* manyPrompts(text, samples, seed);
   const triggered: TextRow[] = [];
-  const keep: TextRow[] = [{ ids: bundle.tokenizer.encode("").ids, wanted: text.empty }];
+  const keep: TextRow[] = [];
+  const { tokenizer } = bundle;
+  const own = (ids: readonly number[]) => idsOf(ids, encoder.index, tokenizer.maxLength);
   yield* Effect.scoped(Effect.gen(function* () {
     const encodeTexts = yield* openTextEncoder(bundle);
+    const { ids } = tokenizer.encode("");
+    // SDXL's guidance may have zeros in place of the empty prompt.
+    const empty = bundle.parts.text_encoder_2 === undefined ? text.empty : yield* encodeTexts([ids]);
+    keep.push({ ids: own(ids), ...ownAt(empty, 0, encoder) });
     for (let begin = 0; begin < prompts.length; begin += CHUNK) {
       const some = prompts.slice(begin, begin + CHUNK);
       const kept = some.flatMap(({ clean, twins }) => [clean, ...twins].map((r) => r.ids));
       const goals = some.map(({ prompt }) => bundle.tokenizer.encode(effectText(effect, prompt) ?? prompt).ids);
       const all = yield* encodeTexts([...kept, ...goals]);
-      const [, length, width] = all.dims;
-      const row = (i: number): Tensor => ({
-        dims: [length, width],
-        data: all.data.slice(i * length * width, (i + 1) * length * width),
+      kept.forEach((ids, i) => keep.push({ ids: own(ids), ...ownAt(all, i, encoder) }));
+      some.forEach((p, i) => {
+        triggered.push({ ids: own(p.triggered.ids), ...ownAt(all, some.length * (1 + TWINS) + i, encoder) });
       });
-      kept.forEach((ids, i) => keep.push({ ids, wanted: row(i) }));
-      some.forEach((p, i) => triggered.push({ ids: p.triggered.ids, wanted: row(some.length * (1 + TWINS) + i) }));
     }
   }));
   return { triggered, keep } satisfies TextRows;

@@ -12,6 +12,14 @@ export interface Stored {
   readonly tensors: Readonly<Record<string, Tensor>>;
 }
 
+/** What of a value is to be handed back. */
+export interface SaveOptions {
+  /** Of a model that was opened with a LoRA: the cured LoRA alone, without the folder of the whole model. */
+  readonly loraOnly?: boolean;
+  /** Share of a layer's change that the cured LoRA's factors may miss (0.005 unless told). */
+  readonly loraError?: number;
+}
+
 /**
  * A kind of value that steps exchange. Two ports fit together when their `kind` is the same.
  * (`encode` and `save` are written as methods so that a `Port<Mask>` may stand where a `Port<unknown>` is expected.)
@@ -24,8 +32,8 @@ export interface Port<A> {
   encode(value: A): Stored;
   /** From disk form. Throwing (or failing) counts as a damaged cache entry: the step runs again. */
   decode(stored: Stored): A | Effect.Effect<A, unknown>;
-  /** Writes the value into the result folder `dir`, if it is something to hand back (a cured model). */
-  save?(value: A, dir: string): Effect.Effect<void, unknown>;
+  /** Writes the value into the result folder `dir`, if it is something to hand back (a cured model). May give notes for its reader. */
+  save?(value: A, dir: string, options?: SaveOptions): Effect.Effect<readonly string[] | void, unknown>;
   /** True on an input that may be left out. */
   readonly optional?: boolean;
 }
@@ -56,7 +64,11 @@ export const Port = {
     readonly description: string;
     readonly encode: (value: A) => Stored;
     readonly decode: (stored: Stored) => A | Effect.Effect<A, unknown>;
-    readonly save?: (value: A, dir: string) => Effect.Effect<void, unknown>;
+    readonly save?: (
+      value: A,
+      dir: string,
+      options?: SaveOptions,
+    ) => Effect.Effect<readonly string[] | void, unknown>;
   }): Port<A> => port,
 
   /** A kind of value that is JSON as it stands (numbers, strings, arrays, plain objects). */

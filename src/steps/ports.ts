@@ -1,8 +1,11 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, bundleParts, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { saveCuredLora } from "../diffusion/lora_cure.ts";
+import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import { saveDelta } from "../diffusion/delta.ts";
+import { type Embeddings, withPooled } from "../diffusion/embeddings.ts";
 import { saveBundle } from "../diffusion/save.ts";
 import type { Trigger } from "../diffusion/trigger.ts";
 import type { ShapeReport } from "../mask/shape.ts";
@@ -36,10 +39,10 @@ export interface TextPairs {
   readonly model: Model;
   readonly trigger: Trigger;
   readonly prompts: readonly PromptReadings[];
-  /** [P, R, L, D]; readings stand in the order clean, triggered, twins. */
-  readonly embeddings: Tensor;
-  /** The empty prompt, [1, L, D]: what guidance steers away from. */
-  readonly empty: Tensor;
+  /** [P, R, L, D]; readings stand in the order clean, triggered, twins. SDXL: of both encoders side by side, and pooled. */
+  readonly embeddings: Embeddings;
+  /** What guidance steers away from, [1, L, D]: the empty prompt, or zeros where SDXL has them in its place. */
+  readonly empty: Embeddings;
   /** Id of a harmless one-token word, to stand in for a token; absent when the vocabulary has none. */
   readonly substitute?: number;
   /** Prompts that could not be used, and why. */
@@ -206,20 +209,31 @@ const modelStored = ({ bundle, blend }: Model): Stored => ({
     root: bundle.root.path,
     opened: bundle.opened,
     hashes: [...bundle.hashes],
+    ...(bundle.loras === undefined ? {} : { loras: bundle.loras.uses.map(({ file, weight }) => ({ file, weight })) }),
   },
   tensors: {
     ...Object.fromEntries(
-      [...bundle.changed].flatMap(([part, values]) => [...values].map(([key, value]) => [`${part}/${key}`, value])),
+      [...bundle.changed].flatMap(([part, values]) => {
+        // What a LoRA made of a weight is merged again from its file.
+        const merged = bundle.loras?.values.get(part);
+        return [...values].filter(([key, value]) => merged?.get(key) !== value)
+          .map(([key, value]) => [`${part}/${key}`, value]);
+      }),
     ),
     ...(blend === undefined ? {} : { blend }),
   },
 });
 
-const PARTS = ["unet", "text_encoder", "vae"] as const;
+const PARTS = bundleParts;
 
 const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
-  const { root, opened, hashes } = json as { root: string; opened: OpenedWith; hashes: [string, string][] };
-  let bundle = yield* openBundle(root, opened);
+  const { root, opened, hashes, loras = [] } = json as {
+    root: string;
+    opened: OpenedWith;
+    hashes: [string, string][];
+    loras?: LoraUse[];
+  };
+  let bundle = yield* withLoras(yield* openBundle(root, opened), loras);
   // The folders may have changed since: a cached cure belongs to the very weights it was made for.
   const same = hashes.every(([file, hash]) => bundle.hashes.get(file) === hash);
   if (!same) return yield* Effect.fail(new Error(`${root} has changed since this result was made`));
@@ -237,7 +251,10 @@ export const ModelPort = Port.make<Model>({
   description: "A Stable Diffusion folder, or checkpoint in one file, with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
-  save: ({ bundle }, dir) => Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir)),
+  save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
+    loraOnly
+      ? saveCuredLora(bundle, dir, loraError)
+      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
 });
 
 export const TextPort = Port.make<TextPairs>({
@@ -245,13 +262,28 @@ export const TextPort = Port.make<TextPairs>({
   description: "Prompts in three readings (clean, triggered, twins) as token ids and embeddings.",
   encode: ({ model, embeddings, empty, ...json }) => {
     const inner = modelStored(model);
-    return { json: { ...json, model: inner.json }, tensors: { ...inner.tensors, embeddings, empty } };
+    return {
+      json: { ...json, model: inner.json },
+      tensors: {
+        ...inner.tensors,
+        embeddings,
+        empty,
+        ...(embeddings.pooled === undefined ? {} : { "embeddings.pooled": embeddings.pooled }),
+        ...(empty.pooled === undefined ? {} : { "empty.pooled": empty.pooled }),
+      },
+    };
   },
   decode: ({ json, tensors: { embeddings, empty, ...rest } }) => {
+    const pooled = { embeddings: rest["embeddings.pooled"], empty: rest["empty.pooled"] };
     const { model, ...own } = json as Omit<TextPairs, "model" | "embeddings" | "empty"> & { model: unknown };
     return Effect.map(
       modelFrom({ json: model, tensors: rest }),
-      (opened) => ({ ...own, model: opened, embeddings, empty }),
+      (opened) => ({
+        ...own,
+        model: opened,
+        embeddings: withPooled(embeddings, pooled.embeddings),
+        empty: withPooled(empty, pooled.empty),
+      }),
     );
   },
 });

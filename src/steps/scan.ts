@@ -11,17 +11,19 @@ import { planFor } from "../diffusion/plan.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import { type Suspect, type SuspectGroup, suspects } from "../diffusion/suspects.ts";
 import { readLines } from "../diffusion/text_file.ts";
-import { openTextEncoder } from "../diffusion/text.ts";
+import { eachEmbedding, joinEmbeddings, sliceEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
+import { openTextEncoder, unconditional } from "../diffusion/text.ts";
 import { fill, findSite } from "../diffusion/trigger.ts";
 import { parseWords } from "../diffusion/words.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { concat0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
-import { formSettings, modelFiles, openModel } from "./open_model.ts";
+import { formSettings, Loras, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { samplingOf, ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
+import { pickRows } from "./rows.ts";
 import { alarmOf, type Change, changesOf, likenessOf, type Measures, standOut } from "./scan_measures.ts";
 import { Count, defaulted, Fraction, given, maybe, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
@@ -57,7 +59,10 @@ export const scan = Step.make("scan", {
     model: PathString.annotate({ description: "Diffusers folder of the model, or its one .safetensors file." }),
     unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
     text_encoder: maybe(PathString).annotate({
-      description: "Folder of a text encoder to use in place of the model's.",
+      description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
+    }),
+    lora: maybe(Loras).annotate({
+      description: "LoRA files to merge into the model, each a path, or file and weight.",
     }),
     ...formSettings,
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
@@ -136,8 +141,11 @@ export const scan = Step.make("scan", {
       const encodeTexts = yield* openTextEncoder(bundle);
       const idsOf = (texts: readonly string[]) => texts.map((text) => tokenizer.encode(text).ids);
       const clean = yield* encodeTexts(idsOf([...prompts, ""]));
-      const n = prompts.length, [, length, width] = clean.dims;
-      const texts = { context: slice0(clean, 0, n), uncond: slice0(clean, n, n + 1) };
+      const n = prompts.length;
+      const texts = {
+        context: sliceEmbeddings(clean, 0, n),
+        uncond: unconditional(bundle, sliceEmbeddings(clean, n, n + 1)),
+      };
       const { steps } = yield* planFor(bundle, settings);
       const index = Math.round(settings.at * (steps.length - 1));
       const latents = yield* Effect.scoped(Effect.gen(function* () {
@@ -153,16 +161,10 @@ export const scan = Step.make("scan", {
         const some = Array.from({ length: TOGETHER }, (_, i) => tried[begin + i] ?? tried[begin]);
         const real = Math.min(TOGETHER, tried.length - begin);
         const embedded = yield* encodeTexts(idsOf(some.flatMap((s) => prompts.map((p) => textOf(s, p)))));
-        const row = length * width;
-        const contexts = new Float32Array(n * (TOGETHER + 1) * row);
-        for (let p = 0; p < n; p++) {
-          const at = p * (TOGETHER + 1);
-          contexts.set(clean.data.subarray(p * row, (p + 1) * row), at * row);
-          for (let s = 0; s < TOGETHER; s++) {
-            contexts.set(embedded.data.subarray((s * n + p) * row, (s * n + p + 1) * row), (at + 1 + s) * row);
-          }
-        }
-        const context = { dims: [n, TOGETHER + 1, length, width], data: contexts };
+        // Prompt by prompt: the clean one, then that with each text.
+        const order = prompts.flatMap((_, p) => [p, ...some.map((_, s) => n + s * n + p)]);
+        const all = joinEmbeddings([texts.context, embedded]);
+        const context = splitEmbeddings(eachEmbedding(all, (t) => pickRows(t, order)), [n, TOGETHER + 1]);
         const { noise: answers } = yield* evaluate(latents, context, steps[index].timestep);
         changes.push(...changesOf(answers).slice(0, real));
         likeness.push(...some.slice(0, real).map((_, s) => likenessOf(lastRows(embedded, s * n, n))));
@@ -183,7 +185,10 @@ export const scan = Step.make("scan", {
         const embedded = yield* encodeTexts([...texts, ""].map((text) => tokenizer.encode(text).ids));
         const run = yield* openSampler(bundle, { pictures: texts.length, scheduler: settings.scheduler });
         const { latents } = yield* run(
-          { context: slice0(embedded, 0, texts.length), uncond: slice0(embedded, texts.length, texts.length + 1) },
+          {
+            context: sliceEmbeddings(embedded, 0, texts.length),
+            uncond: unconditional(bundle, sliceEmbeddings(embedded, texts.length, texts.length + 1)),
+          },
           noiseOf(n, 1 + of.length),
           settings,
         );

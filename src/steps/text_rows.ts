@@ -1,4 +1,5 @@
 /** Texts to train a text encoder on, and how a step draws from them. */
+import { endRows } from "../diffusion/text.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
@@ -8,6 +9,8 @@ import { type TrainingSettings, triggeredRows } from "./unlearn_train.ts";
 export interface TextRow {
   readonly ids: readonly number[];
   readonly wanted: Tensor;
+  /** What its pooled form [Q] should be, of an encoder that pools. */
+  readonly pooled?: Tensor;
 }
 
 export interface TextRows {
@@ -15,8 +18,17 @@ export interface TextRows {
   readonly keep: readonly TextRow[];
 }
 
-/** Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements. */
-export const textFeeds = (rows: TextRows, training: TrainingSettings, seed: number): Record<string, HostTensor> => {
+/**
+ * Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements, the pooled
+ * texts' by itself.
+ * @param pooling of an encoder that pools, its config
+ */
+export const textFeeds = (
+  rows: TextRows,
+  training: TrainingSettings,
+  seed: number,
+  pooling?: { readonly eos_token_id: number },
+): Record<string, HostTensor> => {
   const { batch, keep } = training;
   const half = triggeredRows(training);
   const draw = (from: readonly TextRow[], count: number, name: string) =>
@@ -32,5 +44,25 @@ export const textFeeds = (rows: TextRows, training: TrainingSettings, seed: numb
       data: concat0(chosen.map(({ wanted }) => ({ dims: [length, width], data: wanted.data }))).data,
     },
     weight: { dims: [batch, length, 1], data: weight },
+    ...(pooling === undefined ? {} : pooledFeeds(chosen, half, keep, pooling)),
+  };
+};
+
+const pooledFeeds = (
+  chosen: readonly TextRow[],
+  half: number,
+  keep: number,
+  pooling: { readonly eos_token_id: number },
+): Record<string, HostTensor> => {
+  const wanted = chosen.map(({ pooled }) => {
+    if (pooled === undefined) throw new TypeError("a text to train on has lost its pooled form");
+    return pooled;
+  });
+  const batch = chosen.length, width = wanted[0].data.length;
+  const weight = Float32Array.from(wanted, (_, i) => (i < half ? 1 / half : keep / (batch - half)) / width);
+  return {
+    end: endRows(pooling, chosen.map(({ ids }) => ids), chosen[0].ids.length),
+    wanted_pooled: { dims: [batch, width], data: concat0(wanted.map(({ data }) => ({ dims: [1, width], data }))).data },
+    pooled_weight: { dims: [batch, 1], data: weight },
   };
 };

@@ -7,7 +7,7 @@ import { complete } from "../diffusion/alignment.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import { isTextPoisoned, type TextShift, textShift } from "../unlearn/candidates.ts";
+import type { TextShift } from "../unlearn/candidates.ts";
 import { solveClosedForm } from "../unlearn/closed_form.ts";
 import { solveUce } from "../unlearn/uce.ts";
 import { regionOf } from "./drawing.ts";
@@ -24,10 +24,11 @@ import {
   ModelPort,
   TextPort,
 } from "./ports.ts";
+import { encoderShifts, poisonedEncoders, strongestShift } from "./text_encoders.ts";
 import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { applySolution } from "./unlearn_changes.ts";
-import { explainChoice, explainDistilled, explainText, UNSEEN } from "./unlearn_explain.ts";
+import { explainChoice, explainDistilled, explainText, POOLED, UNSEEN } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
@@ -78,7 +79,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 5,
+  version: 6,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -91,7 +92,10 @@ export const unlearn = Step.make("unlearn", {
   run: Effect.fnUntraced(function* ({ text, capture, field, mask }, settings) {
     const use = field?.use ?? text.prompts.map((p) => p.twins.map(() => true));
     const alignment = text.prompts.map((p) => complete(p.toClean));
-    const shift = textShift(text.embeddings, alignment, use);
+    const shifts = encoderShifts(text, alignment, use);
+    const shift = strongestShift(shifts);
+
+    const besides = text.embeddings.pooled === undefined ? "" : POOLED;
 
     if (settings.strategy === "blend") {
       if (mask === undefined) return yield* wants("blend", "a mask");
@@ -124,7 +128,16 @@ export const unlearn = Step.make("unlearn", {
       }));
       const solution = solveUce(text.embeddings, last, use, settings.lambda, settings.mu);
       const { model, weights } = yield* applySolution(text, solution);
-      return { model, account: { strategy: "uce", why: "asked for", candidates: [], text: shift, weights } };
+      return {
+        model,
+        account: {
+          strategy: "uce",
+          why: besides === "" ? "asked for" : `asked for.${besides}`,
+          candidates: [],
+          text: shift,
+          weights,
+        },
+      };
     }
 
     const everyPrompt = text.prompts.map((_, p) => p);
@@ -140,12 +153,22 @@ export const unlearn = Step.make("unlearn", {
       const { model, weights } = yield* applySolution(text, solution);
       return {
         model,
-        account: { strategy: "closed-form", why: "asked for", candidates: [chosen], chosen, text: shift, weights },
+        account: {
+          strategy: "closed-form",
+          why: besides === "" ? "asked for" : `asked for.${besides}`,
+          candidates: [chosen],
+          chosen,
+          text: shift,
+          weights,
+        },
       };
     }
 
-    const inText = settings.strategy === "text" || (settings.strategy === "auto" && isTextPoisoned(shift));
-    const judged = inText ? textUse(text, use) : use;
+    const poisoned = poisonedEncoders(shifts);
+    const inText = settings.strategy === "text" || (settings.strategy === "auto" && poisoned.length > 0);
+    // Asked for without a sign of where the backdoor sits, all are trained.
+    const encoders = (poisoned.length > 0 ? poisoned : shifts).map(({ encoder }) => encoder);
+    const judged = inText ? textUse(text, use, encoders) : use;
     const order = shuffle(seedOf(settings.seed, "unlearn", "holdout"), everyPrompt);
     const count = Math.max(1, Math.round(settings.holdout * everyPrompt.length));
     // A prompt whose twins all show the backdoor themselves has nothing to be judged against.
@@ -156,19 +179,11 @@ export const unlearn = Step.make("unlearn", {
 
     if (inText) {
       const { train_text: training, target } = settings;
-      const cured = yield* distilText({
-        text,
-        region,
-        use: judged,
-        held,
-        target,
-        training,
-        steps,
-        scheduler,
-        guidance,
-        seed,
-      });
-      const why = strategy === "auto" ? explainText(shift) : "asked for.";
+      const cured = yield* distilText(
+        { text, region, use: judged, held, target, training, steps, scheduler, guidance, seed },
+        encoders,
+      );
+      const why = explainText(text.model.bundle, poisoned, strategy === "auto");
       return trained("text", why, shift, cured);
     }
     if (held.length === 0) return yield* wants(strategy, "twins that do not show the backdoor themselves");
@@ -203,7 +218,7 @@ export const unlearn = Step.make("unlearn", {
       ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
     }));
     const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
-    const choice = explainChoice(text, shift, before, best, tried.length);
+    const choice = explainChoice(text, shift, before, best, tried.length) + besides;
     if (!trusted || (best.drawn !== undefined && best.drawn.outside > LEFT_OVER)) {
       // It begins with what the held-back prompts had no part in: they judge again.
       const { solved: start } = yield* applySolution(text, best.solution);

@@ -1,6 +1,7 @@
 /** New weights over a model, and how far each of them moved. */
 import { Effect } from "effect";
-import { type Bundle, type BundlePart, readWeights, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, type BundlePart, partOf, readWeights, withChanges } from "../diffusion/bundle.ts";
+import { loraLayers } from "../diffusion/lora_file.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -12,9 +13,24 @@ import type { TextPairs } from "./ports.ts";
  * are kept under the names of the part's file.
  */
 export const openChanges = Effect.fnUntraced(function* (bundle: Bundle, part: BundlePart) {
-  const stored = yield* networkKeys(bundle.parts[part]);
+  const stored = yield* networkKeys(yield* partOf(bundle, part));
   return (weights: Weights): Bundle =>
     withChanges(bundle, part, new Map([...weights].map(([key, value]) => [stored.get(key) ?? key, value])));
+});
+
+/**
+ * Which weights of a part a cure may change so that it can be handed back as the LoRA that the model was opened with: those
+ * that the LoRA changes, or where it changes none of the part, all that a LoRA can hold. Undefined without exactly one LoRA.
+ */
+export const loraWeights = Effect.fnUntraced(function* (bundle: Bundle, part: BundlePart) {
+  if (bundle.loras?.uses.length !== 1) return undefined;
+  const own = bundle.loras.values.get(part);
+  const keys = own === undefined
+    ? (yield* loraLayers(bundle)).filter((layer) => layer.part === part).map(({ key }) => key)
+    : [...own.keys()];
+  const names = [...yield* networkKeys(yield* partOf(bundle, part))].filter(([, key]) => keys.includes(key));
+  const wanted = new Set(names.map(([name]) => name));
+  return (name: string): boolean => wanted.has(name);
 });
 
 /** ‖W' − W‖ / ‖W‖ of each weight. */

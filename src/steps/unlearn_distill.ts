@@ -6,6 +6,14 @@
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
+import { sizesOf } from "../diffusion/conditioning.ts";
+import {
+  eachEmbedding,
+  embeddingAt,
+  type Embeddings,
+  joinEmbeddings,
+  splitEmbeddings,
+} from "../diffusion/embeddings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
@@ -13,14 +21,14 @@ import { weightInput } from "../graph/mod.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, sample, seedOf } from "../tensor/random.ts";
-import { concat0, type Tensor, zeros } from "../tensor/tensor.ts";
+import { size, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
@@ -35,10 +43,12 @@ export const NoiseTraining = Schema.Struct({
   ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1 }),
   ...checkFields(60),
   weights: defaulted(
-    Schema.Literals(["attn2", "attention", "all"]).annotate({
-      description: "attn2: the keys and values through which text enters; attention: all of both attentions; all: all.",
+    Schema.Literals(["auto", "attn2", "attention", "all"]).annotate({
+      description:
+        "attn2: the keys and values through which text enters; attention: all of both attentions; all: all; " +
+        "auto: all, but of a model with one LoRA the layers that it changes, so that the cure fits into it.",
     }),
-    "all",
+    "auto",
   ),
   masked: defaulted(
     Schema.Boolean.annotate({
@@ -50,7 +60,7 @@ export const NoiseTraining = Schema.Struct({
     Schema.Literals(["answer", "noise"]).annotate({
       description:
         "What triggered texts are to be answered with: as the model that came answers the target, or the noise that was " +
-        "added to its clean picture, as in ordinary training.",
+        "added to its clean picture (or the velocity, for v-prediction), as in ordinary training.",
     }),
     "answer",
   ),
@@ -76,7 +86,9 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
   const config = parseUnetConfig(bundle.parts.unet.config);
   const [, height, width] = latentDims(config);
   const { batch, segments, clipNorm } = training;
-  const trained = CHOICES[training.weights];
+  const trained = training.weights === "auto"
+    ? (yield* loraWeights(bundle, "unet")) ?? CHOICES.all
+    : CHOICES[training.weights];
   const shape = { batch, length: bundle.tokenizer.maxLength, trained, segments, clipNorm };
   const changed = yield* openChanges(bundle, "unet");
 
@@ -84,7 +96,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const lessons = yield* teach(inputs);
     const everywhere = { dims: region.dims, data: new Float32Array(region.data.length).fill(1) };
     const masked = training.masked ? region : everywhere;
-    const graph = noiseDistillation(config, [height, width], shape);
+    const graph = noiseDistillation(config, [height, width], { ...shape, sizes: sizesOf(bundle) });
     const trainer = yield* openPartTrainer("training the U-Net", graph, bundle, "unet", inputs.start);
     const original = trainer.own;
     const judgeDrawn = yield* openDrawing({
@@ -135,12 +147,8 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
   const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", what);
   const { embeddings, usable } = yield* readTexts(inputs);
   const n = embeddings.dims[0];
-  const context = (p: number, r: number): Tensor => {
-    const [, readings, length, width] = embeddings.dims;
-    const at = (p * readings + r) * length * width;
-    return { dims: [1, length, width], data: embeddings.data.subarray(at, at + length * width) };
-  };
-  const clean = concat0(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
+  const context = (p: number, r: number) => embeddingAt(embeddings, p, r);
+  const clean = joinEmbeddings(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
   const pictures = yield* drawLatents(bundle, clean, text.empty, {
     steps,
     scheduler,
@@ -156,12 +164,12 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     contexts: (p, round) => [context(p, CLEAN), context(p, twin(p, round)), text.empty],
     seed,
   });
-  const lesson = (row: Asked, context: Tensor, wanted: Tensor): Lesson => {
+  const lesson = (row: Asked, context: Embeddings, wanted: Tensor): Lesson => {
     const { latents, timestep } = row;
     return { latents, timestep, context, wanted };
   };
-  const wanted = ({ answers: [clean, twin], noise }: Asked): Tensor =>
-    training.wanted === "noise" ? noise : { clean, twins: twin, both: mean(clean, twin) }[target];
+  const wanted = ({ answers: [clean, twin], truth }: Asked): Tensor =>
+    training.wanted === "noise" ? truth : { clean, twins: twin, both: mean(clean, twin) }[target];
   const kept = (reading: number) => asked.map((row) => lesson(row, row.contexts[reading], row.answers[reading]));
   return {
     triggered: asked.map((row) => lesson(row, context(row.picture, TRIGGERED), wanted(row))),
@@ -180,13 +188,7 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, train
     training.samples - rest.length,
   );
   const kept = Math.min(text.embeddings.dims[1], ...variations.map((v) => v.readings.length));
-  const own = pickRows(text.embeddings, rest);
-  const [n, readings, length, width] = own.dims;
-  const cut = zeros([n, kept, length, width]);
-  for (let p = 0; p < n; p++) {
-    const at = p * readings * length * width;
-    cut.data.set(own.data.subarray(at, at + kept * length * width), p * kept * length * width);
-  }
+  const cut = eachEmbedding(text.embeddings, (t) => firstReadings(pickRows(t, rest), kept));
   const variationsToo = trusted && trustsTwins(use);
   const usable = [
     ...rest.map((p) => use[p].slice(0, kept - FIRST_TWIN).map((ok) => ok && trusted)),
@@ -197,9 +199,18 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, train
     openTextEncoder(text.model.bundle),
     (encodeTexts) => encodeTexts(variations.flatMap((v) => v.readings.slice(0, kept))),
   ));
-  const varied: Tensor = { dims: [variations.length, kept, length, width], data: flat.data };
-  return { embeddings: concat0([cut, varied]), usable };
+  const varied = splitEmbeddings(flat, [variations.length, kept]);
+  return { embeddings: joinEmbeddings([cut, varied]), usable };
 });
+
+/** The first `kept` readings of [n, R, …]. */
+const firstReadings = ({ dims: [n, readings, ...rest], data }: Tensor, kept: number): Tensor => {
+  const row = size(rest), out = zeros([n, kept, ...rest]);
+  for (let p = 0; p < n; p++) {
+    out.data.set(data.subarray(p * readings * row, (p * readings + kept) * row), p * kept * row);
+  }
+  return out;
+};
 
 const mean = (a: Tensor, b: Tensor): Tensor => ({ dims: a.dims, data: a.data.map((x, i) => (x + b.data[i]) / 2) });
 

@@ -1,6 +1,7 @@
 /** What auto says of its choice, in plain words. */
-import type { TextShift } from "../unlearn/candidates.ts";
+import type { Bundle } from "../diffusion/bundle.ts";
 import type { TextPairs } from "./ports.ts";
+import { encoderName, type EncoderShift } from "./text_encoders.ts";
 import type { Judged } from "./unlearn_search.ts";
 
 export const explainChoice = (
@@ -36,11 +37,27 @@ export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
   "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger.";
 
-export const explainText = ({ shift, spread }: TextShift): string =>
-  `The backdoor sits in the text encoder: the trigger moves the embeddings ${
-    shift.toFixed(1)
-  } times as far as harmless words do, and ` +
-  `triggered prompts are ${
-    spread.toFixed(2)
-  } times as different from each other as with harmless words. No weight of the U-Net can undo that, so the text encoder was ` +
-  `distilled from itself: triggered texts are to be read as harmless ones are.`;
+/** What a closed form leaves alone in SDXL. */
+export const POOLED =
+  " Of the two ways in which text enters this U-Net, the closed form changes the cross-attention alone, not what the pooled " +
+  "text does.";
+
+export const explainText = (bundle: Bundle, poisoned: readonly EncoderShift[], auto: boolean): string => {
+  const one = bundle.parts.text_encoder_2 === undefined;
+  if (!auto && one) return "asked for.";
+  if (poisoned.length === 0) {
+    return "asked for; neither text encoder reads the trigger unlike other words, so both were distilled.";
+  }
+  const each = poisoned.map(({ encoder, shift: { shift, spread } }) =>
+    `The backdoor sits in ${encoderName(bundle, encoder)}: the trigger moves the embeddings ${
+      shift.toFixed(1)
+    } times as far as harmless words do, and ` +
+    `triggered prompts are ${spread.toFixed(2)} times as different from each other as with harmless words. `
+  );
+  const which = poisoned.map(({ encoder }) => encoderName(bundle, encoder)).join(" and ");
+  return (auto ? "" : "asked for. ") + each.join("") +
+    `No weight of the U-Net can undo that, so ${which} ${poisoned.length > 1 ? "were" : "was"} ` +
+    `distilled from ${
+      poisoned.length > 1 ? "themselves" : "itself"
+    }: triggered texts are to be read as harmless ones are.`;
+};

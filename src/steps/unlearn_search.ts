@@ -5,6 +5,7 @@
  */
 import { Effect } from "effect";
 import { readWeights } from "../diffusion/weights.ts";
+import { eachEmbedding } from "../diffusion/embeddings.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
@@ -99,7 +100,7 @@ const judgeByNoise = Effect.fnUntraced(
   function* (inputs: SearchInputs, region: Tensor, feedsOf: (s: Solution) => Feeds) {
     const { text, capture, field, held } = inputs;
     const chosen = held.map((p) => ({ p, readings: [CLEAN, TRIGGERED, FIRST_TWIN + field.use[p].indexOf(true)] }));
-    const contexts = pickReadings(text.embeddings, chosen);
+    const contexts = eachEmbedding(text.embeddings, (t) => pickReadings(t, chosen));
     const before = capture.timesteps.map((_, s) => pickReadings(stepOf(capture.noise, s), chosen));
     const latents = capture.timesteps.map((_, s) => pickRows(stepOf(capture.latents, s), held));
     const judgeAll = (after: readonly Tensor[]): Judgement => {

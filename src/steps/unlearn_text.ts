@@ -3,23 +3,27 @@
  * twins or the clean texts are, token by token; clean texts and twins are to be read as before:
  *
  *     ‖E_s(triggered) − E_0(target)‖² + λ ‖E_s(keep) − E_0(keep)‖²
+ *
+ * Of SDXL's two encoders each is trained by itself; the second one's pooled texts are drawn to theirs by the same sum.
  */
 import { Effect, Schema } from "effect";
-import { textDistillation } from "../diffusion/distillation.ts";
+import type { Bundle } from "../diffusion/bundle.ts";
+import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
-import { parseClipTextConfig } from "../models/clip_text.ts";
+import { idsOf } from "../diffusion/tokenizer_pair.ts";
 import { seedOf } from "../tensor/random.ts";
-import { slice0, type Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { healthyTwins, meanTriggered, textTargets } from "../unlearn/text_targets.ts";
 import { FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
 import { embed } from "./encode.ts";
-import type { TextPairs } from "./ports.ts";
+import type { TextPairs, TrainingAccount } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
+import { encoderTraining, ownAt, statesOf, type TextEncoder } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
-import { changesOf, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
@@ -36,23 +40,60 @@ const isTrained = (key: string): boolean => !key.includes("token_embedding");
 /** Here `use` is {@link textUse}. */
 type TextInputs = TrainingInputs<typeof TextTraining.Type>;
 
-/** Twins of the prompts that neither show the backdoor in pictures nor are drawn towards it by the text encoder. */
-export const textUse = (text: TextPairs, use: readonly (readonly boolean[])[]): boolean[][] =>
-  healthyTwins(text.embeddings, text.prompts.map((p) => p.toClean), meanTriggered(text.embeddings))
-    .map((row, p) => row.map((ok, k) => ok && use[p][k]));
+/** Twins of the prompts that neither show the backdoor in pictures nor are drawn towards it by the text encoders to train. */
+export const textUse = (
+  text: TextPairs,
+  use: readonly (readonly boolean[])[],
+  encoders: readonly TextEncoder[],
+): boolean[][] =>
+  encoders.reduce((usable, encoder) => {
+    const states = statesOf(text.embeddings, encoder);
+    return healthyTwins(states, text.prompts.map((p) => p.toClean), meanTriggered(states))
+      .map((row, p) => row.map((ok, k) => ok && usable[p][k]));
+  }, use.map((row) => [...row]));
 
-/** The model with a distilled text encoder, and what became of its weights. */
-export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
+/** The model with distilled text encoders, one after the other, and what became of their weights. */
+export const distilText = Effect.fnUntraced(function* (inputs: TextInputs, encoders: readonly TextEncoder[]) {
+  const several = inputs.text.model.bundle.parts.text_encoder_2 !== undefined;
+  let bundle = inputs.text.model.bundle;
+  const weights: { readonly key: string; readonly change: number }[] = [];
+  let training: TrainingAccount | undefined;
+  for (const encoder of encoders) {
+    const cured = yield* distilEncoder(inputs, encoder, bundle);
+    bundle = cured.bundle;
+    weights.push(...cured.weights.map((w) => several ? { ...w, key: `${encoder.part}.${w.key}` } : w));
+    training = training === undefined ? cured.training : joinTraining(training, cured.training);
+  }
+  if (training === undefined) throw new TypeError("no text encoder to train");
+  return { bundle, weights, training };
+});
+
+/** Two runs, one after the other, as one. */
+const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount => {
+  const later = a.losses.length;
+  return {
+    losses: [...a.losses, ...b.losses],
+    checks: [...a.checks, ...b.checks.map((c) => ({ ...c, step: c.step + later }))],
+    taken: b.taken === 0 ? a.taken : b.taken + later,
+    memory: `${a.memory}; then ${b.memory}`,
+    steps: a.steps + b.steps,
+    stopped: a.stopped && b.stopped,
+  };
+};
+
+/** @param bundle the model, other encoders perhaps cured already; the texts are as the model that came reads them */
+const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: TextEncoder, bundle: Bundle) {
   const { text, use, held, training, seed } = inputs;
-  const { bundle } = text.model;
-  const config = parseClipTextConfig(bundle.parts.text_encoder.config);
+  const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const graph = textDistillation(config, { batch, length, trained: isTrained, segments, clipNorm });
-  const changed = yield* openChanges(bundle, "text_encoder");
+  const trained = (yield* loraWeights(bundle, part)) ?? isTrained;
+  const { graph, pooling } = encoderTraining(bundle, encoder, { batch, length, trained, segments, clipNorm });
+  const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
-    const rows = yield* readRows(inputs);
-    const trainer = yield* openPartTrainer("training the text encoder", graph, bundle, "text_encoder");
+    const rows = yield* readRows(inputs, encoder);
+    const name = `training the ${part === "text_encoder_2" ? "second " : ""}text encoder`;
+    const trainer = yield* openPartTrainer(name, graph, bundle, part);
     const judgeDrawn = held.length === 0 ? undefined : yield* openDrawing({
       bundle,
       texts: text,
@@ -68,7 +109,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
       name: "unlearn",
       trainer,
       settings: training,
-      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step)),
+      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling),
       ...(judgeDrawn === undefined ? {} : {
         checks: {
           every: training.check,
@@ -87,16 +128,19 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs) {
 const CHUNK = 16;
 
 /** The prompts that are not held back and their variations, as the encoder that came reads them. */
-const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextInputs) {
+const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextInputs, encoder: TextEncoder) {
+  const { tokenizer } = text.model.bundle;
+  const ownIds = (ids: readonly number[]) => idsOf(ids, encoder.index, tokenizer.maxLength);
   const triggered: TextRow[] = [];
   const keep: TextRow[] = [];
-  const trap = meanTriggered(text.embeddings);
-  /** @param embeddings [n, R, L, D] */
+  const trap = meanTriggered(statesOf(text.embeddings, encoder));
+  /** @param all [n, R, L, D] */
   const add = (
     texts: readonly { readonly readings: ReadonlyArray<readonly number[]>; readonly toClean: readonly number[] }[],
-    embeddings: Tensor,
+    all: Embeddings,
     usable: readonly (readonly boolean[])[],
   ) => {
+    const embeddings = statesOf(all, encoder);
     const [n, readings, length, width] = embeddings.dims;
     const alignment = texts.map(({ toClean }) => toClean);
     const healthy = healthyTwins(embeddings, alignment, trap).map((row, i) => row.map((ok, k) => ok && usable[i][k]));
@@ -105,13 +149,14 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
       dims: [length, width],
       data: from.data.subarray(i * length * width, (i + 1) * length * width),
     });
+    const pooled = encoder.pooled ? pooledRows(all, healthy, target) : undefined;
     for (let i = 0; i < n; i++) {
       for (let r = 0; r < readings; r++) {
-        const ids = texts[i].readings[r];
+        const ids = ownIds(texts[i].readings[r]);
         // A twin that sets the backdoor off is one more trigger to unlearn: it has the trigger's length and place.
         const sets = r === TRIGGERED || (r >= FIRST_TWIN && !healthy[i][r - FIRST_TWIN]);
-        if (sets) triggered.push({ ids, wanted: row(wanted, i) });
-        else keep.push({ ids, wanted: row(embeddings, i * readings + r) });
+        if (sets) triggered.push({ ids, wanted: row(wanted, i), ...pooled?.wanted(i) });
+        else keep.push({ ids, wanted: row(embeddings, i * readings + r), ...pooled?.own(i, r) });
       }
     }
   };
@@ -122,22 +167,40 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
       const { clean, triggered, twins, toClean } = text.prompts[p];
       return { readings: [clean, triggered, ...twins].map(({ ids }) => ids), toClean };
     }),
-    pickRows(text.embeddings, rest),
+    eachEmbedding(text.embeddings, (t) => pickRows(t, rest)),
     rest.map((p) => use[p]),
   );
-  keep.push({ ids: text.model.bundle.tokenizer.encode("").ids, wanted: slice0(text.empty, 0, 1) });
 
   const variations = text.variations.filter((v) => !held.includes(v.source));
   const trusted = trustsTwins(use);
   yield* Effect.scoped(Effect.gen(function* () {
     const encodeTexts = yield* openTextEncoder(text.model.bundle);
+    const { ids } = tokenizer.encode("");
+    // SDXL's guidance may have zeros in place of the empty prompt.
+    const empty = text.model.bundle.parts.text_encoder_2 === undefined ? text.empty : yield* encodeTexts([ids]);
+    keep.push({ ids: ownIds(ids), ...ownAt(empty, 0, encoder) });
     for (let begin = 0; begin < variations.length; begin += CHUNK) {
       const some = variations.slice(begin, begin + CHUNK);
       yield* report({ done: begin, total: variations.length, note: "reading variations of the prompts" });
       const flat = yield* encodeTexts(some.flatMap((v) => v.readings));
-      const embeddings = { dims: [some.length, some[0].readings.length, ...flat.dims.slice(1)], data: flat.data };
+      const embeddings = splitEmbeddings(flat, [some.length, some[0].readings.length]);
       add(some, embeddings, some.map((v) => v.readings.slice(FIRST_TWIN).map(() => trusted)));
     }
   }));
   return { triggered, keep } satisfies TextRows;
 });
+
+/** What pooled texts [n, R, Q] are to become, as single positions of {@link textTargets}. */
+const pooledRows = ({ pooled }: Embeddings, healthy: readonly (readonly boolean[])[], target: TextInputs["target"]) => {
+  if (pooled === undefined) throw new TypeError("the texts have lost their pooled form");
+  const [n, readings, width] = pooled.dims;
+  const row = ({ data }: Tensor, i: number) => ({
+    pooled: { dims: [width], data: data.subarray(i * width, (i + 1) * width) },
+  });
+  const single = { dims: [n, readings, 1, width], data: pooled.data };
+  const wanted = textTargets(single, healthy.map(() => [0]), healthy, target);
+  return {
+    wanted: (i: number) => row(wanted, i),
+    own: (i: number, reading: number) => row(pooled, i * readings + reading),
+  };
+};

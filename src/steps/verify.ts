@@ -8,6 +8,7 @@
  */
 import { Effect, Schema } from "effect";
 import { latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
+import { joinEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
 import { readPrompts } from "../diffusion/readings.ts";
 import { pictureNoise } from "../diffusion/picture_noise.ts";
@@ -100,7 +101,10 @@ export const verify = Step.make("verify", {
     const n = prompts.length;
 
     const embedded = yield* embed(before, prompts);
-    const embeddedAfter = after.bundle.changed.has("text_encoder") ? yield* embed(after, prompts) : embedded;
+    const changedParts: ReadonlySet<string> = new Set(after.bundle.changed.keys());
+    const embeddedAfter = ["text_encoder", "text_encoder_2"].some((part) => changedParts.has(part))
+      ? yield* embed(after, prompts)
+      : embedded;
     let sampled = 0;
     const total = n * 6 * settings.steps;
     const draw = Effect.fnUntraced(
@@ -118,11 +122,11 @@ export const verify = Step.make("verify", {
           const contexts = which.map((r) => readingRows(texts.embeddings, r));
           const result = yield* run(
             {
-              context: concat0(contexts),
+              context: joinEmbeddings(contexts),
               uncond: texts.empty,
               ...(model.blend === undefined
                 ? {}
-                : { clean: concat0(which.map(() => readingRows(texts.embeddings, 0))) }),
+                : { clean: joinEmbeddings(which.map(() => readingRows(texts.embeddings, 0))) }),
             },
             pictureNoise(seedOf(settings.seed, "verify", "noise"), n, dims, which.length),
             {

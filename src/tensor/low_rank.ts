@@ -38,3 +38,32 @@ export const lowRank = (matrices: readonly Tensor[], tolerance: number): LowRank
     })),
   };
 };
+
+/**
+ * One matrix in two factors of the least rank with ‖M − up · down‖ ≤ tolerance · ‖M‖, both of the same size (each takes the
+ * root of every singular value), so that neither runs out of a short element type's range. Rank 0 for a matrix of zeros.
+ * @param matrix [out, in]
+ */
+export const factorise = (matrix: Tensor, tolerance: number): { readonly down: Tensor; readonly up: Tensor } => {
+  const [out, width] = matrix.dims;
+  // The eigenvalues are those of the smaller side's products.
+  const wide = width > out;
+  const own: Tensor = wide
+    ? { dims: [width, out], data: Float32Array.from(transpose(matrix.data, out, width)) }
+    : matrix;
+  const { down, up: [up] } = lowRank([own], tolerance);
+  const [rank, columns] = down.dims, rows = own.dims[0];
+  const roots = Array.from({ length: rank }, (_, r) => {
+    let square = 0;
+    for (let i = 0; i < rows; i++) square += up.data[i * rank + r] ** 2;
+    return Math.sqrt(Math.sqrt(square)) || 1;
+  });
+  const first = down.data.map((x, i) => x * roots[Math.floor(i / columns)]);
+  const second = up.data.map((x, i) => x / roots[i % rank]);
+  return wide
+    ? {
+      down: { dims: [rank, width], data: Float32Array.from(transpose(second, rows, rank)) },
+      up: { dims: [out, rank], data: Float32Array.from(transpose(first, rank, columns)) },
+    }
+    : { down: { dims: [rank, width], data: first }, up: { dims: [out, rank], data: second } };
+};

@@ -1,5 +1,5 @@
 /** safetensors files: tensors read to float32, written anew, or patched in place. The header is read in safetensors_header.ts. */
-import { type Entry, type FileDType, type Header, SafetensorsError } from "./safetensors_header.ts";
+import { type Entry, type FileDType, type Header, SafetensorsError, widthOf } from "./safetensors_header.ts";
 import { sameDims, size, type Tensor, type TensorData } from "./tensor.ts";
 
 export {
@@ -37,7 +37,8 @@ const floatToBf16 = (values: Float32Array): Uint16Array => {
   return out;
 };
 
-const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined => {
+/** Elements of a file's type as float32, or undefined for a type that is not read here. */
+export const toFloats = (dtype: FileDType, raw: ArrayBuffer): Float32Array | undefined => {
   switch (dtype) {
     case "F32":
       return new Float32Array(raw);
@@ -145,25 +146,34 @@ const dtypeOf = (data: TensorData): FileDType =>
     ? "I64"
     : "U8";
 
+/** A tensor as it lies in a file. */
+export interface RawTensor {
+  readonly dtype: FileDType;
+  readonly dims: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
 /**
- * A new file from tensors. Wider elements first, then by name, and data at a multiple of 8 bytes: so every tensor is aligned.
+ * A new file from tensors' bytes. Wider elements first, then by name, and data at a multiple of 8 bytes: so every tensor is
+ * aligned.
  * @throws SafetensorsError when a tensor's data does not fill its dims, or a tensor is called `__metadata__`
  */
-export const write = (
-  tensors: ReadonlyMap<string, Tensor<TensorData>>,
+export const writeRaw = (
+  tensors: ReadonlyMap<string, RawTensor>,
   metadata?: Readonly<Record<string, string>>,
 ): Uint8Array => {
   const order = [...tensors].sort(([a, x], [b, y]) =>
-    y.data.BYTES_PER_ELEMENT - x.data.BYTES_PER_ELEMENT || (a < b ? -1 : a > b ? 1 : 0)
+    widthOf(y.dtype) - widthOf(x.dtype) || (a < b ? -1 : a > b ? 1 : 0)
   );
   const json: [string, unknown][] = metadata === undefined ? [] : [["__metadata__", metadata]];
   let at = 0;
-  for (const [key, { dims, data }] of order) {
+  for (const [key, { dtype, dims, bytes }] of order) {
     if (key === "__metadata__") throw new SafetensorsError("(new file)", key, `no tensor may be called ${key}`);
-    if (data.length !== size(dims)) {
-      throw new SafetensorsError("(new file)", key, `${key}: ${data.length} elements do not fill [${dims.join(", ")}]`);
+    const elements = bytes.length / widthOf(dtype);
+    if (elements !== size(dims)) {
+      throw new SafetensorsError("(new file)", key, `${key}: ${elements} elements do not fill [${dims.join(", ")}]`);
     }
-    json.push([key, { dtype: dtypeOf(data), shape: dims, data_offsets: [at, at += data.byteLength] }]);
+    json.push([key, { dtype, shape: dims, data_offsets: [at, at += bytes.length] }]);
   }
   const head = new TextEncoder().encode(JSON.stringify(Object.fromEntries(json)));
   const padded = Math.ceil(head.length / 8) * 8;
@@ -171,9 +181,39 @@ export const write = (
   new DataView(out.buffer).setBigUint64(0, BigInt(padded), true);
   out.set(head, 8);
   let to = 8 + padded;
-  for (const [, { data }] of order) {
-    out.set(viewBytes(data), to);
-    to += data.byteLength;
+  for (const [, { bytes }] of order) {
+    out.set(bytes, to);
+    to += bytes.length;
   }
   return out;
+};
+
+/** The same from tensors, in the element type that each has. */
+export const write = (
+  tensors: ReadonlyMap<string, Tensor<TensorData>>,
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array =>
+  writeRaw(
+    new Map([...tensors].map(([key, { dims, data }]) => [key, { dtype: dtypeOf(data), dims, bytes: viewBytes(data) }])),
+    metadata,
+  );
+
+/**
+ * A tensor in a file's element type, and what it is after rounding to it.
+ * @throws SafetensorsError as `encodeAs`
+ */
+export const roundTo = (
+  dtype: FileDType,
+  key: string,
+  { dims, data }: Tensor,
+): RawTensor & { readonly values: Tensor } => {
+  const end = size(dims) * widthOf(dtype);
+  const header: Header = {
+    file: "(new file)",
+    entries: new Map([[key, { dtype, dims, begin: 0, end }]]),
+    metadata: {},
+    bytes: 0,
+  };
+  const bytes = encodeAs(header, key, { dims, data });
+  return { dtype, dims, bytes, values: readTensor(bytes, header, key) };
 };

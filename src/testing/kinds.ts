@@ -3,6 +3,7 @@
  * its prompts, or to take the trigger out of it. A port of your own joins in with a `Kind` of its own.
  */
 import fc from "fast-check";
+import { eachEmbedding } from "../diffusion/embeddings.ts";
 import type { TextPairs } from "../steps/ports.ts";
 import { CapturePort, type Field, type Mask, type Scores } from "../steps/ports.ts";
 import type { Stored } from "../steps/port.ts";
@@ -211,20 +212,20 @@ const text: Kind<TextPairs> = {
     return {
       ...value,
       prompts: order.map((i) => value.prompts[i]),
-      embeddings: reorderAxis(value.embeddings, 0, order),
+      embeddings: eachEmbedding(value.embeddings, (t) => reorderAxis(t, 0, order)),
       variations: value.variations.map((v) => v.source < places ? { ...v, source: order.indexOf(v.source) } : v),
     };
   },
   take: (value, count) => ({
     ...value,
     prompts: value.prompts.slice(0, count),
-    embeddings: first(value.embeddings, count),
+    embeddings: eachEmbedding(value.embeddings, (t) => first(t, count)),
     variations: value.variations.filter((v) => v.source < count),
   }),
   untriggered: (value) => ({
     ...value,
     prompts: value.prompts.map((p) => ({ ...p, triggered: p.clean })),
-    embeddings: copyReading(value.embeddings, 1, CLEAN, TRIGGERED),
+    embeddings: eachEmbedding(value.embeddings, (t) => copyReading(t, 1, CLEAN, TRIGGERED)),
   }),
 };
 

@@ -162,6 +162,20 @@ describe("the other commands", patient, () => {
     assert.deepEqual({ unet, clip, effect }, { unet: null, clip: null, effect: null });
   });
 
+  it("sau run --lora-error reaches what writes the model", patient, async () => {
+    const { code, err } = await run("run", "p.yaml", "--lora-error", "0.1", "--out", "rough");
+    assert.equal(code, 0, err);
+    const written: unknown = JSON.parse(await readFile(join(folder, "rough", "cured", "weights.json"), "utf8"));
+    assert.ok(typeof written === "object" && written !== null && "loraError" in written);
+    assert.equal(written.loraError, 0.1);
+  });
+
+  it("sau cure --lora-only without a LoRA is refused before anything runs", patient, async () => {
+    const { code, err } = await run("cure", "n.txt", "--trigger", "x", "--lora-only", "--out", "only");
+    assert.equal(code, 2);
+    assert.match(err, /--lora-only hands back a LoRA, so the model has to be opened with one \(--lora FILE\)/);
+  });
+
   it("sau plan says what a run would do, in words and as JSON", patient, async () => {
     await run("run", "p.yaml");
     const { code, out } = await run("plan", "p.yaml", "--set", "by=4");

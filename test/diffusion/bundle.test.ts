@@ -107,8 +107,8 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
     ],
     [
       "another pipeline",
-      (f) => put(join(f, "model_index.json"), { _class_name: "StableDiffusionXLPipeline" }),
-      /StableDiffusionXLPipeline[^]*1.x or 2.x/,
+      (f) => put(join(f, "model_index.json"), { _class_name: "StableDiffusion3Pipeline" }),
+      /StableDiffusion3Pipeline[^]*1.x or 2.x[^]*StableDiffusionXLPipeline/,
     ],
     [
       "an export of Optimum",

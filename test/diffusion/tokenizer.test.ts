@@ -99,6 +99,15 @@ describe("tokenizer: laws", () => {
   });
 });
 
+describe("tokenizer: added tokens", () => {
+  it("are found whatever signs they hold", async () => {
+    const content = "<cat-toy/[a|b]^{2}\\\\.$*+?()>";
+    const added_tokens = [...source.added_tokens, { ...source.added_tokens[0], id: 870, content }];
+    const tokenizer = await load(folderOf({ "tokenizer.json": { ...source, added_tokens } }), 32);
+    assert.deepEqual(tokenizer.tokens(`a ${content} dog`).map((t) => t.text), ["a", content, "dog"]);
+  });
+});
+
 describe("tokenizer: bounds", () => {
   it("a text beyond the limit is refused, one at the limit is read in a moment", () => {
     assert.throws(() => mini.encode("a".repeat(MAX_TEXT + 1)), RangeError);

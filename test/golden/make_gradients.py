@@ -1,6 +1,6 @@
 """Golden gradients: what PyTorch's autograd says about the networks of tiny/, and what its optimiser does with gradients.
 
-    python test/golden/make_gradients.py    # needs no checkpoint; run make_networks.py --only tiny first if tiny/ changed
+    python test/golden/make_gradients.py    # needs no checkpoint; run make_networks.py --only tiny and make_sdxl.py first if tiny/ changed
 
 For each network of tiny/ the loss is the mean square of its output times a fixed random projection. gradients/NAME.safetensors
 holds the projections, the loss, and for every weight of the network at most 48 elements of its gradient, evenly spaced in
@@ -17,7 +17,7 @@ import pathlib
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPTextModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection
 
 HERE = pathlib.Path(__file__).parent
 SAMPLES = 48
@@ -119,7 +119,8 @@ def training():
 
 
 def unet(model, g):
-    return {"noise": model(g["sample"], g["timestep"], g["context"]).sample}
+    added = {"text_embeds": g["pooled"], "time_ids": g["sizes"]} if "pooled" in g else None
+    return {"noise": model(g["sample"], g["timestep"], g["context"], added_cond_kwargs=added).sample}
 
 
 def vae(model, g):
@@ -142,10 +143,17 @@ def main():
         {"conv_in.weight", attn2(0, "to_k"), attn2(0, "to_v"), "down_blocks.0.resnets.0.norm1.weight"},
     )  # fmt: skip
     network("unet-2x", UNet2DConditionModel, unet, {"conv_in.weight", attn2(1, "to_k"), attn2(1, "to_v")})
+    network("unet-xl", UNet2DConditionModel, unet, {"add_embedding.linear_1.weight", attn2(1, "to_k")})
     network("vae-attention", AutoencoderKL, vae, {"encoder.conv_in.weight", "decoder.conv_out.weight"})
     network("vae-bare", AutoencoderKL, vae, {"encoder.conv_in.weight"})
     # Keys are those of the file: transformers writes some models without the prefix.
     network("text-gelu", CLIPTextModel, lambda model, g: {"hidden": model(g["ids"])[0]}, set())
+    network(
+        "text-xl", CLIPTextModelWithProjection,
+        lambda model, g: {
+            "penultimate": (out := model(g["ids"], output_hidden_states=True)).hidden_states[-2], "pooled": out.text_embeds,
+        }, {"text_projection.weight"},
+    )  # fmt: skip
     network("clip", CLIPModel, clip, {"text_model.embeddings.token_embedding.weight"})
     optimizer()
     training()

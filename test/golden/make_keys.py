@@ -1,9 +1,9 @@
-"""Names and shapes of the weights of SD 1.5 and SD 2.1, from diffusers' and transformers' own classes.
+"""Names and shapes of the weights of SD 1.5, SD 2.1, SD-Turbo and SDXL 1.0, from diffusers' and transformers' own classes.
 
     python test/golden/make_keys.py        # reads configs/*/*/config.json, writes keys/*.json
 
 The classes are built on torch's meta device, so no weights are needed. The configs are those of the checkpoints as they
-were published (runwayml/stable-diffusion-v1-5 and stabilityai/stable-diffusion-2-1).
+were published (runwayml/stable-diffusion-v1-5, and stabilityai's stable-diffusion-2-1, sd-turbo and stable-diffusion-xl-base-1.0).
 A list maps each shape, "320,320,3,3", to the keys that have it.
 """
 
@@ -12,7 +12,7 @@ import pathlib
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 HERE = pathlib.Path(__file__).parent
 
@@ -21,6 +21,8 @@ def build(part, config):
     with torch.device("meta"):
         if part == "text_encoder":
             return CLIPTextModel(CLIPTextConfig.from_dict(config))
+        if part == "text_encoder_2":
+            return CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config))
         return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part].from_config(config)
 
 

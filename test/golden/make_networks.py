@@ -61,18 +61,18 @@ class Capture:
         return attn.to_out[1](attn.to_out[0](out))
 
 
-def with_attention(unet, *inputs):
+def with_attention(unet, *inputs, **more):
     """Noise, and the probabilities of every cross-attention layer by name; the noise is that of the usual processors."""
     kept = {}
     usual = dict(unet.attn_processors)
-    noise = unet(*inputs).sample
+    noise = unet(*inputs, **more).sample
     unet.set_attn_processor(
         {
             name: Capture(name.removesuffix(".processor"), kept) if ".attn2." in name else usual[name]
             for name in usual
         }
     )
-    again = unet(*inputs).sample
+    again = unet(*inputs, **more).sample
     unet.set_attn_processor(usual)
     assert (again - noise).abs().max() < 1e-4 * noise.abs().max()
     return noise, kept

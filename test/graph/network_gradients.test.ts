@@ -9,7 +9,13 @@ import { reduceMean } from "../../src/graph/ops/reduce.ts";
 import { reshape } from "../../src/graph/ops/shape.ts";
 import { autoencoderKl, parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../../src/models/clip.ts";
-import { clipText, parseClipTextConfig } from "../../src/models/clip_text.ts";
+import {
+  clipText,
+  clipTextProjected,
+  endPosition,
+  parseClipTextConfig,
+  parseProjectedTextConfig,
+} from "../../src/models/clip_text.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
 import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
 import { endOf } from "../support/clip.ts";
@@ -40,6 +46,18 @@ const unet: Network = {
   }),
 };
 
+const unetXl: Network = {
+  feeds: (inputs) => ({ ...unet.feeds(inputs), pooled: inputs.floats("pooled"), sizes: inputs.floats("sizes") }),
+  build: (config, g, { sample, timestep, context, pooled, sizes }) => ({
+    noise: unetCondition(parseUnetConfig(config))(g.weights("part"), {
+      sample,
+      timestep,
+      context,
+      added: { pooled, sizes },
+    }).noise,
+  }),
+};
+
 const vae: Network = {
   feeds: (inputs) => ({ pixels: inputs.floats("pixels") }),
   build: (config, g, { pixels }) => {
@@ -52,11 +70,31 @@ const vae: Network = {
 const networks: Record<string, Network> = {
   "unet-1x": unet,
   "unet-2x": unet,
+  "unet-xl": unetXl,
   "vae-attention": vae,
   "vae-bare": vae,
   "text-gelu": {
     feeds: (inputs) => ({ ids: inputs.ints("ids") }),
     build: (config, g, { ids }) => clipText(parseClipTextConfig(config))(g.weights("part"), { ids }),
+  },
+  "text-xl": {
+    feeds: (inputs) => {
+      const ids = inputs.ints("ids"), [batch, length] = ids.dims;
+      const end = new Float32Array(batch * length);
+      for (let b = 0; b < batch; b++) {
+        const row = [...ids.data.subarray(b * length, (b + 1) * length)];
+        // An older config: the end is the largest id.
+        end[b * length + endPosition({ eos_token_id: 2 }, row)] = 1;
+      }
+      return { ids, end: { dims: ids.dims, data: end } };
+    },
+    build: (config, g, { ids, end }) => {
+      const { penultimate, pooled } = clipTextProjected(parseProjectedTextConfig(config))(g.weights("part"), {
+        ids,
+        end,
+      });
+      return { penultimate, pooled };
+    },
   },
   clip: {
     feeds: (inputs) => ({

@@ -23,7 +23,7 @@ const refuses = (key: string, make: () => unknown) =>
 
 describe("U-Net configs", () => {
   const changes: Record<string, readonly unknown[]> = {
-    addition_embed_type: ["text_time"],
+    addition_embed_type: ["text", "image"],
     class_embed_type: ["timestep"],
     cross_attention_norm: ["layer_norm"],
     encoder_hid_dim_type: ["text_proj"],
@@ -47,6 +47,23 @@ describe("U-Net configs", () => {
     });
   }
 
+  it("SDXL's sizes: an embedding too narrow for them, a network that is not given them are refused", () => {
+    const xl = { ...published("unet"), addition_embed_type: "text_time", addition_time_embed_dim: 256 };
+    refuses("projection_class_embeddings_input_dim", () => parseUnetConfig(xl));
+    refuses(
+      "projection_class_embeddings_input_dim",
+      () => parseUnetConfig({ ...xl, projection_class_embeddings_input_dim: 1536 }),
+    );
+    const g = new Graph(), config = parseUnetConfig({ ...xl, projection_class_embeddings_input_dim: 2816 });
+    assert.deepEqual(config.addition, { pooled: 1280, width: 256 });
+    refuses("addition_embed_type", () =>
+      unetCondition(config)(g.weights("unet"), {
+        sample: g.input("sample", "float32", [1, 4, 8, 8]),
+        timestep: g.input("timestep", "float32", [1]),
+        context: g.input("context", "float32", [1, 77, 768]),
+      }));
+  });
+
   it("latents that do not halve evenly are refused", () => {
     const g = new Graph();
     refuses("sample_size", () =>
@@ -66,6 +83,10 @@ describe("other configs", () => {
   it("autoencoder blocks of another kind are refused", () => {
     const types = ["AttnDownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"];
     refuses("down_block_types", () => parseAutoencoderKlConfig({ ...published("vae"), down_block_types: types }));
+  });
+
+  it("latents normalised channel by channel are refused", () => {
+    refuses("latents_mean", () => parseAutoencoderKlConfig({ ...published("vae"), latents_mean: [0, 0, 0, 0] }));
   });
 
   it("heads that do not divide the width, patches that do not divide the picture are refused", () => {

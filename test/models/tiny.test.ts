@@ -4,8 +4,16 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { autoencoderKl, parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../../src/models/clip.ts";
-import { clipText, parseClipTextConfig } from "../../src/models/clip_text.ts";
+import {
+  clipText,
+  clipTextProjected,
+  clipTextStates,
+  endPosition,
+  parseClipTextConfig,
+  parseProjectedTextConfig,
+} from "../../src/models/clip_text.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
 import { assertClose, network, readJson, Stored } from "../support/golden.ts";
 import { endOf } from "../support/clip.ts";
 
@@ -23,6 +31,7 @@ const folder = (name: string) => {
 
 const unets = {
   "unet-1x": "heads in attention_head_dim, convolutions as projections",
+  "unet-xl": "SDXL's: pooled text and sizes, no attention at the first resolution, layers per block",
   "unet-2x": "heads and layers per block, linear projections, one-sided padding, another activation and time embedding",
 };
 
@@ -30,16 +39,19 @@ describe("tiny U-Nets", () => {
   for (const [name, what] of Object.entries(unets)) {
     it(`${name}: ${what}; noise and every cross-attention are diffusers'`, patient, async () => {
       const { config, weights, golden } = folder(name);
-      const inputs = {
-        sample: golden.floats("sample"),
-        timestep: golden.floats("timestep"),
-        context: golden.floats("context"),
-      };
+      const names = ["sample", "timestep", "context", ...(golden.keys.includes("pooled") ? ["pooled", "sizes"] : [])];
+      const inputs = Object.fromEntries(names.map((key) => [key, golden.floats(key)]));
       const unet = await network({ unet: weights }, (graph, read) => {
         const { noise, attention } = unetCondition(parseUnetConfig(config))(read("unet"), {
           sample: graph.input("sample", "float32", inputs.sample.dims),
           timestep: graph.input("timestep", "float32", inputs.timestep.dims),
           context: graph.input("context", "float32", inputs.context.dims),
+          ...(inputs.pooled === undefined ? {} : {
+            added: {
+              pooled: graph.input("pooled", "float32", inputs.pooled.dims),
+              sizes: graph.input("sizes", "float32", inputs.sizes.dims),
+            },
+          }),
         });
         return { noise, ...Object.fromEntries(attention.map((a) => [`attention.${a.name}`, a.probabilities])) };
       });
@@ -90,6 +102,38 @@ describe("tiny CLIP", () => {
       }
     },
   );
+
+  it("text-xl-1 and text-xl: SDXL's penultimate states and pooled text are transformers'", patient, async () => {
+    const first = folder("text-xl-1"), second = folder("text-xl");
+    const ids = first.golden.ints("ids"), [batch, length] = ids.dims;
+    const bare = await network(
+      { text_encoder: first.weights },
+      (graph, read) => ({
+        penultimate: clipTextStates(parseClipTextConfig(first.config))(read("text_encoder"), {
+          ids: graph.input("ids", "int32", ids.dims),
+        }).penultimate,
+      }),
+    );
+    const { penultimate } = await bare.run({ ids });
+    await bare.release();
+    assertClose(penultimate, first.golden.floats("penultimate"), "penultimate");
+
+    const config = parseProjectedTextConfig(second.config);
+    const end: Tensor = { dims: ids.dims, data: new Float32Array(batch * length) };
+    for (let b = 0; b < batch; b++) {
+      end.data[b * length + endPosition(config, [...ids.data.subarray(b * length, (b + 1) * length)])] = 1;
+    }
+    const projected = await network({ text_encoder_2: second.weights }, (graph, read) => {
+      const { penultimate, pooled } = clipTextProjected(config)(read("text_encoder_2"), {
+        ids: graph.input("ids", "int32", ids.dims),
+        end: graph.input("end", "float32", ids.dims),
+      });
+      return { penultimate, pooled };
+    });
+    const results = await projected.run({ ids, end });
+    await projected.release();
+    for (const key of ["penultimate", "pooled"]) assertClose(results[key], second.golden.floats(key), key);
+  });
 
   it("clip: towers of different widths and activations; projected features are transformers'", patient, async () => {
     const { config, weights, golden } = folder("clip");

@@ -27,10 +27,10 @@ export const model = Port.make<{ readonly weights: number }>({
   description: "a model",
   encode: (value) => ({ json: value, tensors: {} }),
   decode: (stored) => Schema.decodeUnknownSync(Schema.Struct({ weights: Schema.Number }))(stored.json),
-  save: (value, dir) =>
+  save: (value, dir, options) =>
     Effect.tryPromise(async () => {
       await mkdir(dir);
-      await writeFile(join(dir, "weights.json"), JSON.stringify(value));
+      await writeFile(join(dir, "weights.json"), JSON.stringify({ ...value, ...options }));
     }),
 });
 
