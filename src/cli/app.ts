@@ -27,6 +27,7 @@ import { loraOverrides } from "./lora.ts";
 import { testConfig, writeNew } from "./new.ts";
 import { jsonView, liveView, plainView } from "./progress.ts";
 import { duration, type Screen, table } from "./terminal.ts";
+import { screenCommand, type ScreenLines } from "./screen.ts";
 import { serveCommand } from "./serve.ts";
 import { formatDifference, formatVerdict } from "./verdict.ts";
 
@@ -38,6 +39,9 @@ export interface AppOptions<R> {
   readonly curePipeline: string;
   /** The pipeline file of `sau scan`. */
   readonly scanPipeline: string;
+  /** The pipeline file of `sau screen`, and what screens prompts as they come. */
+  readonly screenPipeline: string;
+  readonly screenLines?: ScreenLines<R>;
   /** The bench file of `sau bench` where none is given. */
   readonly benchFile: string;
   readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
@@ -47,7 +51,7 @@ export interface AppOptions<R> {
   readonly verdictFailed: () => void;
 }
 
-interface RunArguments {
+export interface RunArguments {
   readonly file: string;
   readonly overrides: ReadonlyArray<string>;
   readonly out: string | undefined;
@@ -404,6 +408,7 @@ export const app = <R>(options: AppOptions<R>) =>
         runCommand(options),
         inspectCommand(options.screen, options.verdictFailed),
         scanCommand(options),
+        screenCommand(options, (args) => runPipeline(options, args)),
         cureCommand(options),
         benchCommand(options),
         planCommand(options),

@@ -319,6 +319,9 @@ const openedWith = (
   ...(config === undefined ? {} : { config }),
 });
 
+const hasOneEncoder = (file: string) =>
+  new BundleError({ file, problem: "is to replace a second text encoder, but the model has one" });
+
 /** Opens a checkpoint in one .safetensors file. */
 const openFile = Effect.fnUntraced(function* (
   path: string,
@@ -328,18 +331,17 @@ const openFile = Effect.fnUntraced(function* (
   const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
   const { folder: root, scheduler, padding } = checkpoint;
   const replaced = yield* replacements(options.replace ?? {});
-  const lost = replaced.get("text_encoder_2");
-  if (lost !== undefined) {
-    return yield* new BundleError({
-      file: lost.path,
-      problem: "is to replace a second text encoder, but the model has one",
-    });
-  }
+  const second = replaced.get("text_encoder_2");
+  if (second !== undefined) return yield* hasOneEncoder(second.path);
   const open = Effect.fnUntraced(function* (name: Exclude<BundlePart, "text_encoder_2">) {
     const folder = replaced.get(name);
     return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
   });
-  const parts = { unet: yield* open("unet"), text_encoder: yield* open("text_encoder"), vae: yield* open("vae") };
+  const parts: BundleParts = {
+    unet: yield* open("unet"),
+    text_encoder: yield* open("text_encoder"),
+    vae: yield* open("vae"),
+  };
   const positions = positionsOf(parts.text_encoder);
   const words = options.tokenizer === undefined
     ? config && (yield* subFolder(config, "tokenizer"))
@@ -355,8 +357,8 @@ const openFile = Effect.fnUntraced(function* (
   }
   for (const [name, folder] of replaced) {
     for (const [file, hash] of yield* hashFiles(`${name}/`, folder, ["config.json"])) hashes.set(file, hash);
+    hashes.set(`${name}/weights`, (yield* partOf({ parts, root }, name)).sha256);
   }
-  for (const [name, part] of partsOf({ parts })) if (replaced.has(name)) hashes.set(`${name}/weights`, part.sha256);
   const notes = [
     ...checkpoint.notes,
     words === undefined
@@ -395,12 +397,8 @@ export const openBundle = Effect.fn("openBundle")(function* (
     return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
   });
   const xl = index._class_name === XL;
-  if (!xl && replaced.has("text_encoder_2")) {
-    return yield* new BundleError({
-      file: replaced.get("text_encoder_2")?.path ?? path,
-      problem: "is to replace a second text encoder, but the model has one",
-    });
-  }
+  const other = replaced.get("text_encoder_2");
+  if (!xl && other !== undefined) return yield* hasOneEncoder(other.path);
   const parts: BundleParts = {
     unet: yield* open("unet"),
     text_encoder: yield* open("text_encoder"),

@@ -119,6 +119,7 @@ export const familyOf = (parts: readonly Found[]): string | undefined => {
 const NETWORKS: Readonly<Record<string, (g: Graph, config: unknown) => void>> = {
   UNet2DConditionModel: wholeNetwork.unet,
   CLIPTextModel: wholeNetwork.text_encoder,
+  CLIPTextModelWithProjection: wholeNetwork.text_encoder_2,
   AutoencoderKL: wholeNetwork.vae,
   CLIPModel: wholeNetwork.clip,
 };

@@ -12,6 +12,7 @@ import { pictures } from "./sections/pictures.ts";
 import { reproduce } from "./sections/reproduce.ts";
 import { prompts, timings } from "./sections/run.ts";
 import { scan } from "./sections/scan.ts";
+import { screen } from "./sections/screen.ts";
 import { verdictHead } from "./sections/verdict.ts";
 import { where } from "./sections/where.ts";
 import { valuesOf } from "./values.ts";
@@ -23,6 +24,7 @@ import { valuesOf } from "./values.ts";
 export const renderReport = <R>(run: RunResult<R>): string => {
   const sections: readonly Section[] = [
     { id: "scan", title: "What stands out", body: () => scan(run) },
+    { id: "screen", title: "Which prompts stand out", body: () => screen(run) },
     { id: "pictures", title: "Pictures", body: () => pictures(run) },
     { id: "figures", title: "Figures", body: () => figures(run) },
     { id: "where", title: "Where it acts", body: () => where(run) },

@@ -1,6 +1,7 @@
 /** What a run holds for the report: the values of its steps, by the kind of their ports. */
 import type { RunResult } from "../pipeline/run.ts";
 import type { Verdict as AnyVerdict } from "../steps/errors.ts";
+import type { ScreenResult } from "../steps/screen_ports.ts";
 import type { Account, Field, Mask, Model, ScanResult, Scores, TextPairs, Verdict } from "../steps/ports.ts";
 
 /**
@@ -12,6 +13,7 @@ export interface Kinds {
   readonly field: Field;
   readonly scores: Scores;
   readonly scan: ScanResult;
+  readonly screen: ScreenResult;
   readonly mask: Mask;
   readonly model: Model;
   readonly account: Account;

@@ -34,6 +34,20 @@ export const RunRequest = Schema.Struct({
 }).annotate({ identifier: "RunRequest", description: "Either `pipeline` or `inline`" });
 export type RunRequest = typeof RunRequest.Type;
 
+/** Prompts of one request to POST /screen; a log is sent in pieces. */
+const MOST_PROMPTS = 1024;
+
+/** What POST /screen takes: prompts, and values for the other parameters of the pipeline `screen`. */
+export const ScreenRequest = Schema.Struct({
+  prompts: Schema.Array(Schema.String).check(Schema.isMinLength(1), Schema.isMaxLength(MOST_PROMPTS)).annotate({
+    description: `Prompts to screen, 1 to ${MOST_PROMPTS}`,
+  }),
+  params: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json)).annotate({
+    description: "model, unet, text_encoder, harmless, false_positives and so on, as GET /pipelines lists them",
+  }),
+}).annotate({ identifier: "ScreenRequest" });
+export type ScreenRequest = typeof ScreenRequest.Type;
+
 /** A file that a run left. */
 export const Artefact = Schema.Struct({
   name: Schema.String.annotate({ description: "Path in the result folder" }),
@@ -157,6 +171,22 @@ const runs = HttpApiGroup.make("runs", { topLevel: true })
         "itself may be sent as application/yaml too.",
     ),
   )
+  .add(
+    HttpApiEndpoint.post("screen", "/screen", {
+      headers: {
+        "idempotency-key": Schema.optionalKey(Schema.String),
+        "last-event-id": Schema.optionalKey(Schema.String),
+        prefer: Schema.optionalKey(Schema.String),
+      },
+      payload: ScreenRequest,
+      success: stream,
+      error,
+    }).annotate(
+      OpenApi.Description,
+      "Screens prompts for a trigger: a run of the pipeline `screen`, told in the same events. Its artefact screen.json " +
+        "holds score, p-value and suspected words of each prompt. What was calibrated once for a model is not done again.",
+    ),
+  )
   .add(HttpApiEndpoint.get("state", "/runs/:id", { params: Id, success: RunState, error }))
   .add(HttpApiEndpoint.delete("cancel", "/runs/:id", { params: Id, success: RunState, error }))
   .add(
@@ -187,7 +217,7 @@ const runs = HttpApiGroup.make("runs", { topLevel: true })
 /** Streams are to be had as server-sent events as well: the definition has room for one form only. */
 // deno-lint-ignore no-explicit-any
 const withEventStreams = (spec: Record<string, any>): Record<string, any> => {
-  for (const operation of [spec.paths["/run"].post, spec.paths["/runs/{id}/events"].get]) {
+  for (const operation of [spec.paths["/run"].post, spec.paths["/screen"].post, spec.paths["/runs/{id}/events"].get]) {
     const { content } = operation.responses["200"];
     content["text/event-stream"] = { schema: { type: "string" } };
     delete content["application/x-ndjson"]["x-effect-stream"];

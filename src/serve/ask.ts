@@ -12,7 +12,7 @@ import { hashValue } from "../pipeline/hash.ts";
 import { NAME } from "../pipeline/reference.ts";
 import { SpecError } from "../steps/errors.ts";
 import type { AnyStep } from "../steps/step.ts";
-import { RunRequest } from "./api.ts";
+import { RunRequest, ScreenRequest } from "./api.ts";
 import type { Hub, HubModel } from "./hub.ts";
 import type { Offer } from "./offers.ts";
 import { mistakesOf, Refusal } from "./problems.ts";
@@ -51,7 +51,43 @@ const tooDeep = (json: string): boolean => {
 const badRequest = (detail: string) => new Refusal({ kind: "bad-request", detail });
 
 const describeIssue = SchemaIssue.makeFormatterStandardSchemaV1();
-const decode = Schema.decodeUnknownEffect(RunRequest);
+
+/** A body's JSON as a schema has it. */
+const readJson = <S extends Schema.Struct<Schema.Struct.Fields> & { readonly DecodingServices: never }>(
+  schema: S,
+  body: string,
+): Effect.Effect<S["Type"], Refusal> =>
+  Effect.gen(function* () {
+    if (tooDeep(body)) return yield* badRequest(`the JSON nests deeper than ${DEPTH} levels`);
+    const value = yield* Effect.try({
+      try: (): unknown => JSON.parse(body),
+      catch: () => badRequest("the body is no JSON"),
+    });
+    const decoded = yield* Effect.result(
+      Schema.decodeUnknownEffect(schema)(value, { errors: "all", onExcessProperty: "error" }),
+    );
+    if (Result.isSuccess(decoded)) return decoded.success;
+    const [first] = describeIssue(decoded.failure.issue).issues;
+    const path = (first.path ?? []).map((part) => typeof part === "object" ? part.key : part);
+    return yield* badRequest(`${showPath(path) || "the body"}: ${first.message}`);
+  });
+
+/** The body of POST /screen as a request for the pipeline of that name. */
+export const readScreenRequest = (type: string | undefined, body: string): Effect.Effect<RunRequest, Refusal> =>
+  Effect.gen(function* () {
+    if (type?.split(";")[0].trim().toLowerCase() !== "application/json") {
+      return yield* new Refusal({
+        kind: "unsupported-media-type",
+        detail: "send application/json",
+        headers: { "accept-post": "application/json" },
+      });
+    }
+    const { prompts, params = {} } = yield* readJson(ScreenRequest, body);
+    for (const own of ["texts", "prompts"]) {
+      if (Object.hasOwn(params, own)) return yield* badRequest(`params.${own}: prompts go into \`prompts\` itself`);
+    }
+    return { pipeline: "screen", params: { ...params, texts: prompts, prompts: null } };
+  });
 
 /** The body by its media type: JSON is a request, YAML the pipeline itself. */
 export const readRequest = (type: string | undefined, body: string): Effect.Effect<RunRequest, Refusal> =>
@@ -65,18 +101,7 @@ export const readRequest = (type: string | undefined, body: string): Effect.Effe
         headers: { "accept-post": "application/json, application/yaml" },
       });
     }
-    if (tooDeep(body)) return yield* badRequest(`the JSON nests deeper than ${DEPTH} levels`);
-    const value = yield* Effect.try({
-      try: (): unknown => JSON.parse(body),
-      catch: () => badRequest("the body is no JSON"),
-    });
-    const decoded = yield* Effect.result(decode(value, { errors: "all", onExcessProperty: "error" }));
-    if (Result.isFailure(decoded)) {
-      const [first] = describeIssue(decoded.failure.issue).issues;
-      const path = (first.path ?? []).map((part) => typeof part === "object" ? part.key : part);
-      return yield* badRequest(`${showPath(path) || "the body"}: ${first.message}`);
-    }
-    const request = decoded.success;
+    const request = yield* readJson(RunRequest, body);
     if ((request.pipeline === undefined) === (request.inline === undefined)) {
       return yield* badRequest("give either `pipeline` (a name) or `inline` (a pipeline)");
     }
@@ -108,7 +133,8 @@ export const makeAsk = <R>(
     readonly data: string;
   },
 ) =>
-(request: RunRequest): Effect.Effect<Asked<R>, Refusal> =>
+/** `verbatim`: parameters that hold people's texts, in which `hf://` names no model. */
+(request: RunRequest, verbatim: ReadonlySet<string> = new Set()): Effect.Effect<Asked<R>, Refusal> =>
   Effect.gen(function* () {
     const offer = request.pipeline === undefined ? undefined : offers.get(request.pipeline);
     if (request.pipeline !== undefined && offer === undefined) {
@@ -132,7 +158,8 @@ export const makeAsk = <R>(
       if (!NAME.test(name)) {
         return yield* badRequest(`params: "${name.slice(0, 40)}" cannot be the name of a parameter`);
       }
-      overrides.push(`${name}=${yield* localise(JSON.stringify(value))}`);
+      const json = JSON.stringify(value);
+      overrides.push(`${name}=${verbatim.has(name) ? json : yield* localise(json)}`);
     }
     const folder = offer?.folder ?? roots.first ?? join(data, "empty");
     const file = offer?.file ?? "inline.yaml";

@@ -4,6 +4,7 @@
  *     const sau = yield* connect("http://127.0.0.1:8080", { token });
  *     const events = yield* sau.run({ headers: {}, payload: { pipeline: "sau", params: { model: "my-model" } } });
  *     yield* Stream.runForEach(events, Console.log);
+ *     const screened = yield* sau.screen({ headers: {}, payload: { prompts: ["a cat"], params: { model: "my-model" } } });
  */
 import { Effect } from "effect";
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http";

@@ -21,7 +21,7 @@ import type { AnyStep } from "../steps/step.ts";
 import { type AccessOptions, makeAccess } from "./access.ts";
 import { Api, Authorization, Client } from "./api.ts";
 import { makeArtefacts } from "./artefacts.ts";
-import { makeAsk, readRequest } from "./ask.ts";
+import { makeAsk, readRequest, readScreenRequest } from "./ask.ts";
 import { formatFor, FORMATS } from "./events.ts";
 import { type HubOptions, makeHub } from "./hub.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
@@ -168,6 +168,37 @@ export const makeHandler = <R>(engine: Engine<R>, options: ServerOptions): Handl
       ));
     };
 
+    /** Begins what a body asks for, and streams its events, or answers at once where the client will not wait. */
+    const begin = (
+      request: HttpServerRequest.HttpServerRequest,
+      read: typeof readRequest,
+      verbatim?: ReadonlySet<string>,
+    ) =>
+      answering(Effect.gen(function* () {
+        const client = yield* Client;
+        const { headers } = request;
+        if (formatFor(headers.accept) === undefined) {
+          return yield* new Refusal({
+            kind: "not-acceptable",
+            detail: `events come as ${Object.keys(FORMATS).join(" or ")}`,
+          });
+        }
+        const key = headers["idempotency-key"];
+        if (key !== undefined && !KEY.test(key)) {
+          return yield* new Refusal({ kind: "bad-request", detail: "Idempotency-Key has 1 to 255 visible characters" });
+        }
+        const after = yield* eventId(headers["last-event-id"]);
+        const body = yield* boundedBody(request, limits.body);
+        const asked = yield* ask(yield* read(headers["content-type"], body), verbatim);
+        const detached = /(^|,)\s*respond-async\s*($|[,;])/i.test(headers.prefer ?? "");
+        const { run } = yield* runs.start(client, asked, { key: key ?? null, detached });
+        if (!detached) return yield* events(run, request, after);
+        return HttpServerResponse.jsonUnsafe(stateOf(run), {
+          status: 202,
+          headers: { location: `/runs/${run.record.id}`, "preference-applied": "respond-async" },
+        });
+      }));
+
     const health = HttpApiBuilder.group(Api, "health", (handlers) =>
       handlers
         .handle("ping", () => Effect.succeed({ status: "ok" as const }))
@@ -183,35 +214,8 @@ export const makeHandler = <R>(engine: Engine<R>, options: ServerOptions): Handl
     const work = HttpApiBuilder.group(Api, "runs", (handlers) =>
       handlers
         .handle("pipelines", () => Effect.succeed([...offers.values()].map(({ info }) => info)))
-        .handleRaw("run", ({ request }) =>
-          answering(Effect.gen(function* () {
-            const client = yield* Client;
-            const { headers } = request;
-            if (formatFor(headers.accept) === undefined) {
-              return yield* new Refusal({
-                kind: "not-acceptable",
-                detail: `events come as ${Object.keys(FORMATS).join(" or ")}`,
-              });
-            }
-            const key = headers["idempotency-key"];
-            if (key !== undefined && !KEY.test(key)) {
-              return yield* new Refusal({
-                kind: "bad-request",
-                detail: "Idempotency-Key has 1 to 255 visible characters",
-              });
-            }
-            const after = yield* eventId(headers["last-event-id"]);
-            const asked = yield* ask(
-              yield* readRequest(headers["content-type"], yield* boundedBody(request, limits.body)),
-            );
-            const detached = /(^|,)\s*respond-async\s*($|[,;])/i.test(headers.prefer ?? "");
-            const { run } = yield* runs.start(client, asked, { key: key ?? null, detached });
-            if (!detached) return yield* events(run, request, after);
-            return HttpServerResponse.jsonUnsafe(stateOf(run), {
-              status: 202,
-              headers: { location: `/runs/${run.record.id}`, "preference-applied": "respond-async" },
-            });
-          })))
+        .handleRaw("run", ({ request }) => begin(request, readRequest))
+        .handleRaw("screen", ({ request }) => begin(request, readScreenRequest, new Set(["texts"])))
         .handleRaw("state", ({ params }) =>
           answering(Effect.gen(function* () {
             const run = yield* runs.get(yield* Client, params.id);

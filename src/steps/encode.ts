@@ -9,7 +9,7 @@ import { Trigger } from "../diffusion/trigger.ts";
 import { type VariationOptions, variations } from "../diffusion/variations.ts";
 import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { formSettings, Loras, modelFiles, openModel } from "./open_model.ts";
+import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Model, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -27,9 +27,6 @@ export const encode = Step.make("encode", {
     text_encoder: maybe(PathString).annotate({
       description:
         "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
-    }),
-    lora: maybe(Loras).annotate({
-      description: "LoRA files to merge into the model, each a path, or file and weight.",
     }),
     ...formSettings,
     trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),

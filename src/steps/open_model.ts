@@ -7,20 +7,6 @@ import { checkBundle } from "../diffusion/networks.ts";
 import { PathString } from "./path_string.ts";
 import { given, maybe } from "./settings.ts";
 
-/** Settings of every step that opens a model which matter most where it is one file. */
-export const formSettings = {
-  tokenizer: maybe(PathString).annotate({
-    description: "Folder of a tokenizer to use in place of the model's; a checkpoint in one file holds none.",
-  }),
-  config: maybe(PathString).annotate({
-    description:
-      "Diffusers folder whose configs, scheduler and tokenizer describe a checkpoint in one file; inferred unless given.",
-  }),
-  prediction: maybe(Schema.Literals(["epsilon", "v_prediction"])).annotate({
-    description: "What the U-Net of a checkpoint in one file answers with; guessed unless told.",
-  }),
-};
-
 const LoraEntry = Schema.Union([
   PathString,
   Schema.Struct({
@@ -43,18 +29,35 @@ export const loraUses = (setting: LoraSetting): LoraUse[] => {
 /** Their files. */
 export const loraFiles = (setting: LoraSetting): string[] => loraUses(setting).map(({ file }) => file);
 
+/** Settings of every step that opens a model: what is merged into it, and what describes it where it is one file. */
+export const formSettings = {
+  lora: maybe(Loras).annotate({
+    description: "LoRA files to merge into the model, each a path, or file and weight.",
+  }),
+  tokenizer: maybe(PathString).annotate({
+    description: "Folder of a tokenizer to use in place of the model's; a checkpoint in one file holds none.",
+  }),
+  config: maybe(PathString).annotate({
+    description:
+      "Diffusers folder whose configs, scheduler and tokenizer describe a checkpoint in one file; inferred unless given.",
+  }),
+  prediction: maybe(Schema.Literals(["epsilon", "v_prediction"])).annotate({
+    description: "What the U-Net of a checkpoint in one file answers with; guessed unless told.",
+  }),
+};
+
 export interface ModelSettings {
   readonly model: string;
   readonly unet?: string | null | undefined;
   readonly text_encoder?: string | null | undefined;
+  readonly lora?: LoraSetting;
   readonly tokenizer?: string | null | undefined;
   readonly config?: string | null | undefined;
   readonly prediction?: "epsilon" | "v_prediction" | null | undefined;
-  readonly lora?: LoraSetting;
 }
 
 /** Files and folders that opening the model reads; of the folder that describes it only what is read of it. */
-export const modelFiles = ({ model, unet, text_encoder, tokenizer, config, lora }: ModelSettings): string[] => [
+export const modelFiles = ({ model, unet, text_encoder, lora, tokenizer, config }: ModelSettings): string[] => [
   ...given(model, unet, text_encoder, tokenizer),
   ...loraFiles(lora),
   ...(config
@@ -76,7 +79,7 @@ export const opensOneLora = (settings: unknown): boolean =>
 
 /** Opens the model with its LoRAs merged in, and checks that every part's weights are those of its network. */
 export const openModel = Effect.fnUntraced(function* (
-  { model, unet, text_encoder, tokenizer, config, prediction, lora }: ModelSettings,
+  { model, unet, text_encoder, lora, tokenizer, config, prediction }: ModelSettings,
 ) {
   const replace = { ...(unet ? { unet } : {}), ...(text_encoder ? { text_encoder } : {}) };
   const bundle = yield* openBundle(model, {

@@ -7,11 +7,15 @@ import { poisonBadT2I } from "./poison_badt2i.ts";
 import { poisonEvilEdit } from "./poison_eviledit.ts";
 import { poisonRickrolling } from "./poison_rickrolling.ts";
 import { scan } from "./scan.ts";
+import { screen } from "./screen.ts";
+import { screenCalibrate } from "./screen_calibrate.ts";
 import { unlearn } from "./unlearn.ts";
 import { verify } from "./verify.ts";
 
 export const builtinSteps = [
   scan,
+  screenCalibrate,
+  screen,
   encode,
   denoise,
   locate,

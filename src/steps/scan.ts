@@ -19,7 +19,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
 import type { Figure } from "./errors.ts";
-import { formSettings, Loras, modelFiles, openModel } from "./open_model.ts";
+import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { samplingOf, ScanPort, type ScanResult, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -60,9 +60,6 @@ export const scan = Step.make("scan", {
     unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
     text_encoder: maybe(PathString).annotate({
       description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
-    }),
-    lora: maybe(Loras).annotate({
-      description: "LoRA files to merge into the model, each a path, or file and weight.",
     }),
     ...formSettings,
     prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),

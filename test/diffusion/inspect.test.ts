@@ -16,6 +16,7 @@ import { parseHeader, readTensor, write } from "../../src/tensor/safetensors.ts"
 import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
 import { put, tempFolder } from "../support/bundles.ts";
 import { miniSd, noMiniSd } from "../support/mini_sd.ts";
+import { goldenSdxl } from "../support/sdxl.ts";
 import { randomModel } from "../support/random_model.ts";
 
 const temp = tempFolder();
@@ -451,6 +452,13 @@ describe("inspect, one thing wrong", () => {
 });
 
 describe("inspect, other things than models", () => {
+  it("SDXL: both text encoders are held against their configs, and nothing is missing", limit, async () => {
+    const found = await run(goldenSdxl(join(temp, "sdxl")));
+    assert.deepEqual(found.parts.map((p) => p.name), ["text_encoder", "text_encoder_2", "unet", "vae"]);
+    const wrong = ["missing-tensors", "extra-tensors", "wrong-shape", "config-not-built", "parts-do-not-fit"];
+    assert.deepEqual(codes(found).filter((code) => wrong.includes(code)), []);
+  });
+
   it("shards are one part with one hash, the same as of one file", limit, async () => {
     const whole = join(temp, "whole"), split = join(temp, "split");
     const tensors = new Map(

@@ -38,6 +38,7 @@ describe("/openapi.json", () => {
         "GET /runs/{id}",
         "GET /runs/{id}/events",
         "POST /run",
+        "POST /screen",
       ],
     );
     assert.equal(new Set(all.map(({ operation }) => operation.operationId)).size, all.length);

@@ -8,7 +8,19 @@ import { colourScale, heatMap } from "../plots.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
 /** Drawn by other sections, or (captures) too large to be read. */
-const KNOWN = new Set(["text", "capture", "field", "scores", "mask", "model", "account", "verdict", "scan"]);
+const KNOWN = new Set([
+  "text",
+  "capture",
+  "field",
+  "scores",
+  "mask",
+  "model",
+  "account",
+  "verdict",
+  "scan",
+  "screen",
+  "screening",
+]);
 /** Characters of a value's JSON that are shown. */
 const MOST = 2000;
 const LARGEST_MAP = 512;

@@ -67,11 +67,13 @@ const files = <R>(run: RunResult<R>): Html | undefined => {
 };
 
 const notes = <R>(run: RunResult<R>): Html | undefined => {
-  const ofModel = [
-    ...valuesOf(run, "text").flatMap(({ value }) => value.model.bundle.notes ?? []),
-    ...valuesOf(run, "scan").flatMap(({ value }) => value.notes ?? []),
+  const all = [
+    ...new Set([
+      ...valuesOf(run, "text").flatMap(({ value }) => value.model.bundle.notes ?? []),
+      ...valuesOf(run, "scan").flatMap(({ value }) => value.notes ?? []),
+      ...run.manifest.notes ?? [],
+    ]),
   ];
-  const all = [...new Set([...ofModel, ...run.manifest.notes ?? []])];
   return all.length === 0 ? undefined : markup`
     <h3>Notes on the model</h3>
     <ul>${all.map((note) => markup`<li>${note}</li>`)}</ul>
