@@ -85,6 +85,8 @@ interface Sizes {
 const config = ({ vocabulary, width, positions, inner, layers, activation }: Sizes): Record<string, unknown> => ({
   architectures: ["CLIPTextModel"],
   model_type: "clip_text_model",
+  // As the published configs have it: a text ends at its largest id.
+  eos_token_id: 2,
   hidden_act: activation,
   hidden_size: width,
   intermediate_size: inner,
