@@ -10,7 +10,7 @@ import { Worker } from "node:worker_threads";
 import type { DType } from "../tensor/tensor.ts";
 import type { Engine, Held, HostTensor, Loaded, ModelBytes } from "./engine.ts";
 import { cores, freeMemory } from "./host.ts";
-import { pack, type Reply, type Request, transferables, unpack, type Wish } from "./wasm_messages.ts";
+import { pack, type Reply, type Request, shareModel, transferables, unpack, type Wish } from "./wasm_messages.ts";
 
 /** Runs side by side: as many as SAU_WASM_THREADS says, else one a core. */
 export const lanes = (): number => Math.max(1, Math.min(cores(), Number(process.env.SAU_WASM_THREADS) || cores()));
@@ -28,7 +28,7 @@ interface Pending {
 
 /**
  * One worker, which may have been replaced: it starts when it is first asked, and again after it died. For that, and for
- * workers that join later, a session's bytes stay in the host's memory beside the workers' own copies.
+ * workers that join later, a session's bytes stay in memory that they share, beside what each makes of them.
  */
 class Lane {
   busy = false;
@@ -105,9 +105,10 @@ export const pooledEngine = (): Engine => {
 
   const load = async (model: ModelBytes): Promise<Loaded> => {
     const session = sessionsMade++;
-    const large = model.external.reduce((n, { data }) => n + data.byteLength, 0) > SHARED_WEIGHTS;
+    const bytes = shareModel(model);
+    const large = bytes.external.reduce((n, { data }) => n + data.byteLength, 0) > SHARED_WEIGHTS;
     const open = async (lane: Lane) => {
-      const ports = await lane.ask({ do: "load", session, model });
+      const ports = await lane.ask({ do: "load", session, model: bytes });
       lane.sessions.add(session);
       return ports;
     };

@@ -3,7 +3,7 @@ import { parentPort } from "node:worker_threads";
 import type { Held, Loaded } from "./engine.ts";
 import { firstLine } from "./optional.ts";
 import { ortEngine } from "./ort.ts";
-import { pack, type Reply, type Request, transferables, unpack, type Wish } from "./wasm_messages.ts";
+import { pack, type Reply, type Request, sharedModel, transferables, unpack, type Wish } from "./wasm_messages.ts";
 
 const start = async () => {
   const ort = await import("onnxruntime-web");
@@ -19,7 +19,7 @@ const sessions = new Map<number, Loaded>();
 const answer = async (wish: Wish): Promise<Reply["ok"]> => {
   const { load, wrap } = await engine;
   if (wish.do === "load") {
-    const loaded = await load(wish.model);
+    const loaded = await load(sharedModel(wish.model));
     sessions.set(wish.session, loaded);
     return { inputs: [...loaded.inputs], outputs: [...loaded.outputs] };
   }
