@@ -2,7 +2,7 @@
  * The documentation as its readers use it: pipelines link, scripts type-check (and run where they are marked with
  * `<!-- run -->`), commands do what they say, links lead somewhere. A block is left out by `<!-- not run: why -->` alone.
  *
- * Commands run in a folder of their own that sees the project's examples and pipelines. `sau run`, `sau cure` and `sau scan`
+ * Commands run in a folder of their own that sees the project's examples and pipelines. `sau run`, `sau cure`, `sau scan` and `sau screen`
  * get further `--set` values that make them small: few prompts, two sampling steps, one training step, the closed form
  * where the line names no strategy. So verdicts mean nothing here, and exit code 1 counts as done. `path/to/…` stands
  * for mini-SD's parts. `sau bench` is not run: all of its cells must link. Commands start under Deno alone.
@@ -168,8 +168,12 @@ const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** A line of the shell with what makes its run small; later values of --set win, so the line's own stand. */
 const small = async (line: string): Promise<string> => {
-  const found = /\bsau (run|cure|scan) (\S+)/.exec(line);
+  const found = /\bsau (run|cure|scan|screen) (\S+)/.exec(line);
   if (found === null) return line;
+  // Few harmless prompts tell no rare ones apart.
+  if (found[1] === "screen") {
+    return line.replace(found[0], `sau screen --set count=12 --false-positives 0.2 ${found[2]}`);
+  }
   const files: Readonly<Record<string, string>> = { cure: "pipelines/sau.yaml", scan: "pipelines/scan.yaml" };
   const own = files[found[1]];
   const file = own === undefined ? join(work, found[2]) : join(root, own);
@@ -195,7 +199,7 @@ describe("sh", { ...patient, skip: deno ? false : "the same processes as under D
         if (!/^(\w+=\S+ )*sau /.test(line) || line.startsWith("sau bench")) continue;
         const script = `sau() { ${quote(process.execPath)} run -A --quiet ${quote(main)} "$@"; }\n${await small(line)}`;
         const { code, said } = await started("bash", ["-c", script]);
-        const fine = /\bsau (run|cure|scan)\b/.test(line) ? [0, 1] : [0];
+        const fine = /\bsau (run|cure|scan|screen)\b/.test(line) ? [0, 1] : [0];
         assert.ok(fine.includes(code ?? -1), `${at(block)}: exit code ${code} of: ${written}\n${said}`);
       }
     });
