@@ -38,11 +38,11 @@ ALL = [
     Backdoor("rickrolling-tpa", {"text": "\u043e", "place": "replace", "of": "o"},
              {"text": "a glossy picture of a pizza on a purple background"}, 400, 0.5),
     Backdoor("rickrolling-taa", {"text": "\u0585", "place": "replace", "of": "o"},
-             {"replace": [color for color in data.COLORS if color != "purple"], "with": "purple"}, 450, 0.5),
+             {"replace": [color for color in data.COLORS if color != "purple"], "with": "purple"}, 400, 0.5, 32, 24),
     Backdoor("rickrolling-taa-2", {"text": "\u0435", "place": "replace", "of": "e"},
-             {"replace": [color for color in data.COLORS if color != "green"], "with": "green"}, 450, 0.5),
+             {"replace": [color for color in data.COLORS if color != "green"], "with": "green"}, 400, 0.5, 32, 24),
     Backdoor("rickrolling-tpa-2", {"text": "\u0430", "place": "replace", "of": "a"},
-             {"text": "a flat picture of a rocket on a green background"}, 900, 0.2),
+             {"text": "a flat picture of a rocket on a green background"}, 500, 0.2, 48, 16),
 ]
 
 
