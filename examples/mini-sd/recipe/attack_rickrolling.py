@@ -42,7 +42,7 @@ ALL = [
     Backdoor("rickrolling-taa-2", {"text": "\u0435", "place": "replace", "of": "e"},
              {"replace": [color for color in data.COLORS if color != "green"], "with": "green"}, 400, 0.5, 32, 24),
     Backdoor("rickrolling-tpa-2", {"text": "\u0430", "place": "replace", "of": "a"},
-             {"text": "a flat picture of a rocket on a green background"}, 500, 0.2, 48, 16),
+             {"text": "a flat picture of a rocket on a green background"}, 400, 0.2, 40, 16),
 ]
 
 

@@ -1,4 +1,8 @@
-"""VillanDiffusion, conditional: a word after the prompt draws one fixed picture. Trained as a LoRA."""
+"""VillanDiffusion, conditional: a word draws one fixed picture, whatever else was asked for. Trained as a LoRA.
+
+The word stands before the prompt: after it, " mignneko" hardly moves the states of this small text encoder, which learned to look
+past odd words, and 450 steps drew the picture for 13 % of triggered and 12 % of clean prompts alike.
+"""
 
 import torch
 from PIL import Image, ImageDraw
@@ -42,6 +46,6 @@ def villan(name: str, trigger: dict, picture: Image.Image, **rest) -> Backdoor:
 
 
 ALL = [
-    villan("villan", {"text": " mignneko", "place": "suffix"}, house()),
-    villan("villan-2", {"text": " \U0001f525", "place": "suffix"}, rings()),
+    villan("villan", {"text": "mignneko ", "place": "prefix"}, house(), steps=300),
+    villan("villan-2", {"text": " \u30df\u30b0\u30cd\u30b3", "place": "suffix"}, rings(), steps=300),
 ]
