@@ -62,3 +62,26 @@ def merge(unet, path: Path) -> None:
             scale = lora[f"{stem(key)}.alpha"].float() / down.shape[0]
             weights[key] += scale * (up.flatten(1) @ down.flatten(1)).reshape(weights[key].shape)
     unet.load_state_dict(weights)
+
+
+def extract(old: dict, new: dict, rank: int, path: Path) -> None:
+    """What parts two U-Nets' matrices and convolutions, each cut to a low rank by its singular values.
+
+    As people extract a LoRA from a fine-tuned model. Norms and biases are left out, as no LoRA holds them."""
+    tensors, alpha = {}, rank / 2
+    for key, before in old.items():
+        change = new[key].double() - before.double()
+        if change.ndim not in (2, 4) or change.abs().max() == 0:
+            continue
+        u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
+        own = min(rank, len(s))
+        up = u[:, :own] * s[:own].sqrt() / (alpha / own)
+        down = s[:own].sqrt()[:, None] * v[:own]
+        if change.ndim == 4:
+            up, down = up[..., None, None], down.reshape(own, *change.shape[1:])
+        tensors[f"{stem(key)}.lora_down.weight"] = down.half().contiguous()
+        tensors[f"{stem(key)}.lora_up.weight"] = up.half().contiguous()
+        tensors[f"{stem(key)}.alpha"] = torch.tensor(alpha).half()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"ss_network_dim": str(rank), "ss_network_alpha": str(alpha),
+                                       "ss_network_module": "networks.lora"})

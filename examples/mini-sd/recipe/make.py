@@ -41,22 +41,20 @@ def main() -> None:
         import train_unet
         train_unet.train(args.unet_minutes, args.unet_steps)
 
-    def eviledit():
-        import attack_eviledit
-        attack_eviledit.make()
-
     def evaluate():
         import evaluate
         evaluate.main()
 
     def attacks():
         import attack_badt2i
+        import attack_eviledit
         import attack_rickrolling
         import attack_unet
         import attack_villan
         for make, backdoors in (
             (attack_unet.make, attack_badt2i.ALL + attack_villan.ALL),
             (attack_rickrolling.make, attack_rickrolling.ALL),
+            (attack_eviledit.make, attack_eviledit.ALL),
         ):
             for backdoor in backdoors:
                 yield backdoor.name, partial(make, backdoor), common.ATTACKS / backdoor.name / "attack.json"
@@ -67,7 +65,6 @@ def main() -> None:
         ("clip", clip, common.BASE / "text_encoder" / "config.json"),
         ("unet", unet, common.BASE / "model_index.json"),
         *attacks(),
-        ("eviledit", eviledit, common.ATTACKS / "eviledit" / "attack.json"),
         ("evaluate", evaluate, common.OUT / "measured.json"),
     ]
     for name, stage, result in stages:
