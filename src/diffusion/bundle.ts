@@ -322,6 +322,35 @@ const openedWith = (
 const hasOneEncoder = (file: string) =>
   new BundleError({ file, problem: "is to replace a second text encoder, but the model has one" });
 
+/**
+ * The tokenizer of a checkpoint in one file, which holds none: CLIP's own, unless a folder has another.
+ * @param words the folder of the first, where it is told
+ */
+const fileTokenizer = Effect.fnUntraced(function* (
+  { paddings: [padding, other], folder }: Checkpoint,
+  parts: BundleParts,
+  words: Folder | undefined,
+  config: Folder | undefined,
+) {
+  const positions = positionsOf(parts.text_encoder);
+  const first = words === undefined
+    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
+    : yield* openTokenizer(words, positions);
+  const part = parts.text_encoder_2;
+  if (part === undefined) return first;
+  const own = config && (yield* subFolder(config, "tokenizer_2"));
+  const second = own === undefined
+    ? yield* stockTokenizer(other ?? padding, positionsOf(part))
+    : yield* loadTokenizer(own, positionsOf(part));
+  return {
+    tokenizer: yield* pairTokenizers(first.tokenizer, second, { folder: own ?? folder, part }),
+    hashes: own === undefined ? first.hashes : [
+      ...first.hashes,
+      ...yield* hashFiles("tokenizer_2/", own, tokenizerFiles),
+    ],
+  };
+});
+
 /** Opens a checkpoint in one .safetensors file. */
 const openFile = Effect.fnUntraced(function* (
   path: string,
@@ -329,26 +358,25 @@ const openFile = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Bundle, BundleError> {
   const config = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
   const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
-  const { folder: root, scheduler, padding } = checkpoint;
+  const { folder: root, scheduler } = checkpoint;
   const replaced = yield* replacements(options.replace ?? {});
-  const second = replaced.get("text_encoder_2");
-  if (second !== undefined) return yield* hasOneEncoder(second.path);
-  const open = Effect.fnUntraced(function* (name: Exclude<BundlePart, "text_encoder_2">) {
+  const open = Effect.fnUntraced(function* (name: BundlePart, own: Part) {
     const folder = replaced.get(name);
-    return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
+    return folder === undefined ? own : yield* openPart(name, folder);
   });
+  const { unet, text_encoder, text_encoder_2, vae } = checkpoint.parts;
+  const other = replaced.get("text_encoder_2");
+  if (other !== undefined && text_encoder_2 === undefined) return yield* hasOneEncoder(other.path);
   const parts: BundleParts = {
-    unet: yield* open("unet"),
-    text_encoder: yield* open("text_encoder"),
-    vae: yield* open("vae"),
+    unet: yield* open("unet", unet),
+    text_encoder: yield* open("text_encoder", text_encoder),
+    ...(text_encoder_2 === undefined ? {} : { text_encoder_2: yield* open("text_encoder_2", text_encoder_2) }),
+    vae: yield* open("vae", vae),
   };
-  const positions = positionsOf(parts.text_encoder);
   const words = options.tokenizer === undefined
     ? config && (yield* subFolder(config, "tokenizer"))
     : yield* openFolder(options.tokenizer, "tokenizer folder");
-  const { tokenizer, hashes: own } = words === undefined
-    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
-    : yield* openTokenizer(words, positions);
+  const { tokenizer, hashes: own } = yield* fileTokenizer(checkpoint, parts, words, config);
   yield* checkFit(parts, tokenizer);
   const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...own.map(([k, v]) => [k, v] as const)]);
   if (config !== undefined) {
@@ -368,7 +396,7 @@ const openFile = Effect.fnUntraced(function* (
     ...partsOf({ parts }).flatMap(([, part]) => part.notes),
     ...schedulerNotes(scheduler),
   ];
-  const index = { _class_name: "StableDiffusionPipeline" };
+  const index = { _class_name: checkpoint.pipeline };
   const opened = openedWith(replaced, options);
   return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened, checkpoint };
 });

@@ -64,9 +64,11 @@ export const modelFiles = ({ model, unet, text_encoder, lora, tokenizer, config 
     ? [
       "unet/config.json",
       "text_encoder/config.json",
+      "text_encoder_2/config.json",
       "vae/config.json",
       "scheduler/scheduler_config.json",
       "tokenizer",
+      "tokenizer_2",
     ]
       .map((name) => join(config, name))
     : []),
