@@ -154,6 +154,34 @@ const replacements = Effect.fnUntraced(function* (replace: Replacement) {
   return found;
 });
 
+/** Components of a model whose networks are graphs, and the classes that they were exported from. */
+const EXPORTED: Readonly<Record<BundlePart, readonly [string, string]>> = {
+  unet: ["diffusers", "UNet2DConditionModel"],
+  text_encoder: ["transformers", "CLIPTextModel"],
+  text_encoder_2: ["transformers", "CLIPTextModelWithProjection"],
+  vae: ["diffusers", "AutoencoderKL"],
+};
+
+/**
+ * The model_index.json of the model that Onnx and ORT pipelines were exported from, or undefined of another. Components of
+ * the exporter's own kinds go: the VAE's two graphs, and a safety checker.
+ */
+const exportedIndex = (index: typeof Index.Type): typeof Index.Type | undefined => {
+  const [, xl] = /^(?:Onnx|ORT)StableDiffusion(XL)?\w*Pipeline$/.exec(String(index._class_name)) ?? [undefined, ""];
+  if (!/^(Onnx|ORT)StableDiffusion(XL)?(Img2Img)?Pipeline$/.test(String(index._class_name))) return undefined;
+  const own = Object.entries(index).filter(([name, value]) =>
+    name !== "vae_encoder" && name !== "vae_decoder" &&
+    !(Array.isArray(value) && /onnx|optimum/i.test(value.map(String).join(" ")))
+  );
+  const { text_encoder_2, ...one } = EXPORTED;
+  return {
+    ...Object.fromEntries(own),
+    _class_name: xl === "XL" ? XL : "StableDiffusionPipeline",
+    ...(xl === "XL" ? { ...one, text_encoder_2 } : one),
+    ...(xl === "XL" ? {} : { safety_checker: [null, null], requires_safety_checker: false }),
+  };
+};
+
 /** model_index.json, when it describes a model that is read here. */
 const readIndex = Effect.fnUntraced(function* (root: Folder) {
   const index = yield* readJson(root, "model_index.json", Index);
@@ -170,7 +198,7 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
     });
   }
   const kind = String(index._class_name);
-  if (/^(Onnx|ORT|OV)/.test(kind)) {
+  if (/^OV/.test(kind)) {
     return yield* new BundleError({
       file,
       key: "_class_name",
@@ -179,6 +207,8 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
       hint: "An export has lost the names of its weights. Give the model it came from; its cure can be exported again.",
     });
   }
+  const exported = exportedIndex(index);
+  if (exported !== undefined) return exported;
   if (kind !== XL && (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind))) {
     return yield* new BundleError({
       file,
@@ -422,7 +452,14 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const index = yield* readIndex(root);
   const replaced = yield* replacements(options.replace ?? {});
   const open = Effect.fnUntraced(function* (name: BundlePart) {
-    return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
+    const other = replaced.get(name);
+    if (other !== undefined) return yield* openPart(name, other);
+    // An export of a VAE is two graphs.
+    const decoder = name === "vae" && (yield* subFolder(root, name)) === undefined
+      ? yield* subFolder(root, "vae_decoder")
+      : undefined;
+    if (decoder !== undefined) return yield* openPart(name, decoder, [yield* needed(root, "vae_encoder")]);
+    return yield* openPart(name, yield* needed(root, name));
   });
   const xl = index._class_name === XL;
   const other = replaced.get("text_encoder_2");

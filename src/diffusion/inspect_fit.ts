@@ -6,7 +6,7 @@ import { counted, finding } from "./inspect_finding.ts";
 import { commonName } from "./inspect_names.ts";
 import type { Found, Json } from "./inspect_parts.ts";
 import type { Fact, Finding } from "./inspection.ts";
-import { wholeNetwork } from "./networks.ts";
+import { wholeNetwork } from "./whole_network.ts";
 
 /** A config value as text, "" when it is not there. */
 const text = (value: unknown): string => {

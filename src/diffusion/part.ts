@@ -6,6 +6,8 @@ import type { Header } from "../tensor/safetensors.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, readJson } from "./files.ts";
 import { bytesOf, checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
+import { networkWeights } from "./whole_network.ts";
+import { openExport } from "./onnx/open.ts";
 import { findWeights, type FoundWeights } from "./weights_names.ts";
 
 export { fromSafetensors, tensors } from "./weights_file.ts";
@@ -30,6 +32,8 @@ export interface Part {
   readonly header: Header;
   /** Of the weights file; of several, of their hashes. */
   readonly sha256: string;
+  /** Whether the files are an ONNX export: they are read alone, and what is saved is a safetensors file in their place. */
+  readonly isGraph?: boolean;
   /** What the reader of a report should know about how this part was read. */
   readonly notes: readonly string[];
 }
@@ -44,7 +48,7 @@ const classes: Readonly<Record<PartName, readonly string[]>> = {
 };
 
 /** Name under which diffusers and transformers look for weights, without its ending. */
-const stems: Readonly<Record<PartName, string>> = {
+export const stems: Readonly<Record<PartName, string>> = {
   unet: "diffusion_pytorch_model",
   text_encoder: "model",
   text_encoder_2: "model",
@@ -138,10 +142,12 @@ const sizeNote = (header: Header, { file, bytes }: FoundWeights): string[] => {
 /**
  * Opens one part: reads its config and headers, and its weights once, to hash them and to find values that are not numbers.
  * @param folder the folder that holds config.json and the weights
+ * @param rest more folders of an ONNX export, where a part became several graphs
  */
 export const openPart = Effect.fn("openPart")(function* (
   name: PartName,
   folder: Folder,
+  rest: readonly Folder[] = [],
 ): Effect.fn.Return<Part, BundleError> {
   const config = yield* readJson(folder, "config.json", Config);
   if (config === undefined) {
@@ -161,15 +167,29 @@ export const openPart = Effect.fn("openPart")(function* (
     });
   }
   const found = yield* findWeights(folder, stems[name]);
-  const { file, shards } = found;
+  const { file, shards, isGraph } = found;
   let files: readonly WeightsFile[];
-  if (shards === undefined) {
+  let notes: readonly string[] = [];
+  if (isGraph) {
+    const weights = yield* openExport([folder, ...rest], yield* networkWeights({ name, config, folder }));
+    ({ files, notes } = weights);
+  } else if (shards === undefined) {
     const scanned = yield* scanFile(file);
     yield* checkFinite(scanned, scanned.header.entries.keys());
     files = [wholeFile(scanned)];
   } else files = yield* openShards(folder, file, shards);
   const header = joinHeaders(files, file);
-  const notes = [...found.notes, ...sizeNote(header, found)];
   const size = files.reduce((n, one) => n + bytesOf(one), 0);
-  return { name, folder, file, files, size, config, header, sha256: hashOf(files), notes };
+  return {
+    name,
+    folder,
+    file,
+    files,
+    size,
+    config,
+    header,
+    sha256: hashOf(files),
+    ...(isGraph ? { isGraph } : {}),
+    notes: [...found.notes, ...notes, ...sizeNote(header, found)],
+  };
 });

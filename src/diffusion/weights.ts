@@ -149,6 +149,22 @@ export const changedBytes = Effect.fnUntraced(function* (source: PartSource, par
   return patchesFor(file, yield* encoded(source, part, file));
 });
 
+/** One tensor of a part as its network has it, changed where it is, in its own element type. */
+export const tensorOf = Effect.fnUntraced(function* (
+  source: PartSource,
+  part: Part,
+  key: string,
+): Effect.fn.Return<Uint8Array, BundleError> {
+  const file = part.files.find(({ header }) => header.entries.has(key));
+  if (file === undefined) {
+    return yield* new BundleError({ file: part.file, key, problem: `holds no tensor ${key}` });
+  }
+  const value = source.changed.get(part.name)?.get(key);
+  return value === undefined
+    ? yield* withWeights(file, (handle) => tensorBytes(file, handle, key))
+    : yield* tensors(() => encodeAs(file.header, key, value));
+});
+
 /** Each file's share of a part's weights with the changes in it, for reading only. */
 const piecesOf = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
@@ -191,6 +207,8 @@ const asFloat32 = (bytes: Uint8Array, header: Header): { bytes: Uint8Array; head
 /** Tensors that the model knows under `path`. */
 interface Located {
   readonly path: string;
+  /** Tensors that stand there turned over. */
+  readonly turned?: ReadonlySet<string>;
   readonly header: Header;
   /** Bytes that the model is to hold in itself. */
   readonly inline?: ReadonlyMap<string, Uint8Array>;
@@ -200,7 +218,7 @@ interface Located {
 
 /** A weight's name in a graph, to its place in one of the files or pieces of memory. */
 const locator = (part: Part, pieces: readonly Located[]) => (weight: string): WeightPlace => {
-  for (const { path, header, inline, at } of pieces) {
+  for (const { path, header, inline, at, turned } of pieces) {
     const key = keyIn(header, weight);
     const entry = key === undefined ? undefined : header.entries.get(key);
     const dtype = entry && dtypes[entry.dtype];
@@ -212,7 +230,7 @@ const locator = (part: Part, pieces: readonly Located[]) => (weight: string): We
       length: entry.end - entry.begin,
       dtype,
       dims: entry.dims,
-      ...(bytes === undefined ? {} : { bytes }),
+      ...(bytes === undefined ? turned?.has(key) ? { turned: true } : {} : { bytes }),
     };
   }
   throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
@@ -229,24 +247,32 @@ const tensorBytes = Effect.fnUntraced(function* (file: WeightsFile, handle: File
   return turned(file, key, bytes, "network");
 });
 
+/** Whether every tensor of a file begins where its elements may: an engine that maps the file reads them in place. */
+const isAligned = (file: WeightsFile): boolean =>
+  [...file.header.entries.values()].every(({ dtype, begin, end }) =>
+    begin === end || placeIn(file, begin) % widthOf(dtype) === 0
+  );
+
 /**
- * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and those that the file
- * has the other way round. Undefined when the files really lie in different folders: the runtime is given one.
+ * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and turns over what the
+ * file has the other way round. Undefined when it cannot: when the files really lie in different folders (the runtime is given one),
+ * or when weights lie at odd places, as within an ONNX file.
  */
 const weightsOnDisk = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
+  if (!part.files.every(isAligned)) return undefined;
   const pieces: Located[] = [];
   const folders = new Set<string>();
   for (const file of part.files) {
     const inline = yield* encoded(source, part, file);
     // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
-    const real = yield* withWeights(file, (handle) =>
-      Effect.gen(function* () {
-        for (const key of file.transposed) if (!inline.has(key)) inline.set(key, yield* tensorBytes(file, handle, key));
-        return yield* system(file.path, "cannot be read", () => realpath(file.path));
-      }));
+    const real = yield* withWeights(
+      file,
+      () => system(file.path, "cannot be read", () => realpath(file.path)),
+    );
     folders.add(dirname(real));
-    pieces.push({ path: basename(real), header: file.header, inline, at: (begin) => placeIn(file, begin) });
+    const at = (begin: number) => placeIn(file, begin);
+    pieces.push({ path: basename(real), header: file.header, inline, turned: file.transposed, at });
   }
   const [path] = folders;
   if (folders.size > 1) return undefined;

@@ -252,9 +252,10 @@ export const ModelPort = Port.make<Model>({
   encode: modelStored,
   decode: modelFrom,
   save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
-    loraOnly
-      ? saveCuredLora(bundle, dir, loraError)
-      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
+    loraOnly ? saveCuredLora(bundle, dir, loraError) : Effect.gen(function* () {
+      const { exported } = yield* saveBundle(bundle, dir);
+      return [...exported, ...yield* saveDelta(bundle, dir, loraError)];
+    }),
 });
 
 export const TextPort = Port.make<TextPairs>({
