@@ -14,6 +14,7 @@ import {
   widthOf,
   write,
 } from "../tensor/safetensors.ts";
+import { turnedOver } from "../tensor/turn.ts";
 import type { Patch } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { readFully, system, withFile } from "./files.ts";
@@ -69,24 +70,12 @@ export const withWeights = <A>(file: WeightsFile, use: (handle: FileHandle) => E
 
 const stateOf = (part: Part, file: WeightsFile): string => `${part.name} ${file.path} ${file.size} ${file.modified}`;
 
-/** A matrix of `rows` × `columns` elements, each of `width` bytes, turned over. */
-const transposed = (bytes: Uint8Array, rows: number, columns: number, width: number): Uint8Array => {
-  const out = new Uint8Array(bytes.length);
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      const from = (i * columns + j) * width;
-      out.set(bytes.subarray(from, from + width), (j * rows + i) * width);
-    }
-  }
-  return out;
-};
-
 /** A tensor's bytes as the network has them, of those in the file or the other way round. */
 const turned = (file: WeightsFile, key: string, bytes: Uint8Array, to: "network" | "file"): Uint8Array => {
   const entry = file.header.entries.get(key);
   if (entry === undefined || !file.transposed.has(key)) return bytes;
   const [rows, columns] = to === "file" ? entry.dims : entry.dims.toReversed();
-  return transposed(bytes, rows, columns, widthOf(entry.dtype));
+  return turnedOver(bytes, rows, columns, widthOf(entry.dtype));
 };
 
 /** A file's share of a part as the network has it, for reading only: others may read the same bytes (`Shared`). */

@@ -82,7 +82,7 @@ export const placesOf = (
 ): Effect.Effect<Places, BundleError> => reading(path, () => placesIn(model, expected));
 
 /** A tensor of the network as bytes of a file. */
-interface Stored {
+export interface Stored {
   readonly key: string;
   readonly entry: Entry;
   readonly transposed: boolean;
@@ -105,7 +105,7 @@ const fileBeside = Effect.fnUntraced(function* ({ folder, path }: OpenGraph, loc
 });
 
 /** The tensors of a graph's network by the files that hold them. The graph's own file is always among them: it is hashed. */
-const byFile = Effect.fnUntraced(function* (graph: OpenGraph, { placed }: Places) {
+export const byFile = Effect.fnUntraced(function* (graph: OpenGraph, { placed }: Places) {
   const files = new Map<string, Stored[]>([[graph.path, []]]);
   const paths = new Map<string, string>();
   for (const [key, { constant, dims, transposed }] of placed) {
