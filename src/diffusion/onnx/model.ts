@@ -2,7 +2,6 @@
  * What of an ONNX file tells where its weights are: its constants, and the nodes that use them. The graph itself, which may take
  * gigabytes of weights, is walked on disk; nothing of it is run. Field numbers: onnx.proto of ONNX IR version 10.
  */
-import type { FileHandle } from "node:fs/promises";
 import {
   bytesIn,
   type Field,
@@ -65,6 +64,8 @@ const MOST_INPUTS = 4096;
 /** Of one node, and of all nodes together. */
 const LARGEST_NODE = 16 << 20;
 const ALL_NODES = 512 << 20;
+/** Fields that are walked over on disk; real files have some hundred thousand. */
+const MOST_FIELDS = 5_000_000;
 
 /** Data types of TensorProto that safetensors files have as well. */
 const DTYPES: Readonly<Record<number, FileDType>> = {
@@ -83,16 +84,21 @@ const DTYPES: Readonly<Record<number, FileDType>> = {
   16: "BF16",
 };
 
+/** Fills `into` from a position of the file on, or rejects. */
+export type Read = (into: Uint8Array, position: number) => Promise<void>;
+
 /** A file read in windows: what follows is mostly small and side by side. */
 class Window {
   static readonly #SIZE = 1 << 20;
-  readonly #handle: FileHandle;
+  readonly #read: Read;
   readonly size: number;
+  /** Fields that were walked over so far. */
+  fields = 0;
   #begin = 0;
   #bytes = new Uint8Array(0);
 
-  constructor(handle: FileHandle, size: number) {
-    this.#handle = handle;
+  constructor(read: Read, size: number) {
+    this.#read = read;
     this.size = size;
   }
 
@@ -101,12 +107,7 @@ class Window {
     const end = Math.min(position + length, this.size);
     if (position < this.#begin || end > this.#begin + this.#bytes.length) {
       const bytes = new Uint8Array(Math.min(Math.max(length, Window.#SIZE), this.size - position));
-      let done = 0;
-      while (done < bytes.length) {
-        const { bytesRead } = await this.#handle.read(bytes, done, bytes.length - done, position + done);
-        if (bytesRead === 0) throw new OnnxError("ended while it was read; did something change it?");
-        done += bytesRead;
-      }
+      await this.#read(bytes, position);
       this.#begin = position;
       this.#bytes = bytes;
     }
@@ -122,6 +123,7 @@ async function* fieldsIn(file: Window, begin: number, end: number): AsyncGenerat
   for (let at = begin; at < end;) {
     const head = await file.at(at, LONGEST_HEAD);
     const field = readField(head, 0, end - at);
+    if (++file.fields > MOST_FIELDS) throw new OnnxError(`holds more than ${MOST_FIELDS} fields`);
     yield { ...field, begin: at + field.begin, end: at + field.end };
     at += field.end;
   }
@@ -280,8 +282,8 @@ const nodeIn = (bytes: Uint8Array): RawNode => {
  * @param size of the file, in bytes
  * @throws OnnxError, ProtobufError
  */
-export const readOnnx = async (handle: FileHandle, size: number): Promise<OnnxModel> => {
-  const file = new Window(handle, size);
+export const readOnnx = async (from: Read, size: number): Promise<OnnxModel> => {
+  const file = new Window(from, size);
   const constants = new Map<string, Constant>();
   const nodes: Node[] = [];
   let producer = "", graphs = 0, read = 0;

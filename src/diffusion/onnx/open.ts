@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { ProtobufError } from "../../graph/protobuf_reader.ts";
 import { type Entry, type Header, widthOf } from "../../tensor/safetensors.ts";
 import { BundleError } from "../errors.ts";
-import { fileIn, type Folder, system, withFile } from "../files.ts";
+import { fileIn, type Folder, readFully, system, withFile } from "../files.ts";
 import { scanWeights } from "../scan.ts";
 import { checkFinite, type WeightsFile } from "../weights_file.ts";
 import { OnnxError, type OnnxModel, readOnnx } from "./model.ts";
@@ -57,7 +57,7 @@ const reading = <A>(file: string, run: () => Promise<A> | A): Effect.Effect<A, B
           }),
         );
       }
-      return system(file, "cannot be read", () => Promise.reject(e));
+      return e instanceof BundleError ? Effect.fail(e) : Effect.die(e);
     }),
   );
 
@@ -70,7 +70,8 @@ export const openGraph = Effect.fnUntraced(function* (folder: Folder): Effect.fn
   const model = yield* withFile(path, (handle) =>
     Effect.gen(function* () {
       const { size } = yield* system(path, "cannot be read", () => handle.stat());
-      return yield* reading(path, () => readOnnx(handle, size));
+      return yield* reading(path, () =>
+        readOnnx((into, at) => Effect.runPromise(readFully(handle, path, into, at)), size));
     }));
   return { folder, path, model };
 });
