@@ -6,6 +6,7 @@ import { after, before, describe, it } from "node:test";
 import { Effect, Result } from "effect";
 import { type Bundle, openBundle, partWeights, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
 import { openFolder } from "../../src/diffusion/files.ts";
+import { inspect } from "../../src/diffusion/inspect.ts";
 import { checkBundle, openSession } from "../../src/diffusion/networks.ts";
 import { openPart, type Part, type PartName } from "../../src/diffusion/part.ts";
 import { openDecoder } from "../../src/diffusion/pictures.ts";
@@ -212,6 +213,19 @@ describe("ONNX exports: weights", patient, () => {
         assert.deepEqual(data, want ?? knownWeight(name, dims), name);
       }
     }
+    const { comparison, findings, parts } = await Effect.runPromise(inspect(sd, out));
+    assert.deepEqual(parts.map(({ name, tensors }) => [name, tensors.length]).sort(), [
+      ["text_encoder", bundle.parts.text_encoder.header.entries.size],
+      ["unet", bundle.parts.unet.header.entries.size],
+      ["vae", bundle.parts.vae.header.entries.size],
+    ]);
+    assert.deepEqual(findings.filter(({ severity }) => severity === "warn"), []);
+    assert.deepEqual(
+      comparison?.parts.flatMap(({ name, tensors }) =>
+        tensors.filter(({ state }) => state !== "same").map(({ key }) => `${name} ${key}`)
+      ).sort(),
+      [shared, turned].map((key) => `unet ${key}`).sort(),
+    );
     const again = await open(out);
     await Effect.runPromise(checkBundle(again));
     assert.equal(again.parts.unet.sha256, saved.sha256.get("unet"));
