@@ -12,7 +12,7 @@ import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./
 import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
-import { type Checkpoint, openCheckpoint } from "./single_file/open.ts";
+import { type Checkpoint, givenConfig, openCheckpoint } from "./single_file/open.ts";
 import type { Prediction } from "./single_file/prediction.ts";
 import { stockTokenizer } from "./stock_tokenizer.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
@@ -68,8 +68,8 @@ export interface OpenOptions {
   /** What the U-Net of a checkpoint in one file answers with; guessed unless told. Folders say so themselves. */
   readonly prediction?: Prediction | undefined;
   /**
-   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not. Its weights
-   * are not read. Inferred unless given.
+   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not, and whose
+   * config.json files stand for those that a folder lacks. Its weights are not read. Inferred unless given.
    */
   readonly config?: string | undefined;
 }
@@ -451,15 +451,19 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const root = yield* openFolder(path, "model folder");
   const index = yield* readIndex(root);
   const replaced = yield* replacements(options.replace ?? {});
+  const described = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
   const open = Effect.fnUntraced(function* (name: BundlePart) {
     const other = replaced.get(name);
     if (other !== undefined) return yield* openPart(name, other);
+    const config = yield* givenConfig(described, name);
     // An export of a VAE is two graphs.
     const decoder = name === "vae" && (yield* subFolder(root, name)) === undefined
       ? yield* subFolder(root, "vae_decoder")
       : undefined;
-    if (decoder !== undefined) return yield* openPart(name, decoder, [yield* needed(root, "vae_encoder")]);
-    return yield* openPart(name, yield* needed(root, name));
+    if (decoder !== undefined) {
+      return yield* openPart(name, decoder, { rest: [yield* needed(root, "vae_encoder")], config });
+    }
+    return yield* openPart(name, yield* needed(root, name), { config });
   });
   const xl = index._class_name === XL;
   const other = replaced.get("text_encoder_2");
@@ -499,6 +503,10 @@ export const openBundle = Effect.fn("openBundle")(function* (
       hashes.set(file, hash);
     }
     hashes.set(`${name}/weights`, part.sha256);
+  }
+  if (described !== undefined) {
+    const names = bundleParts.map((name) => `${name}/config.json`);
+    for (const [file, hash] of yield* hashFiles("config/", described, names)) hashes.set(file, hash);
   }
   const notes = [
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),

@@ -7,7 +7,7 @@ import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, readJson } from "./files.ts";
 import { bytesOf, checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
 import { networkWeights } from "./whole_network.ts";
-import { openExport } from "./onnx/open.ts";
+import { GRAPH, openExport } from "./onnx/open.ts";
 import { findWeights, type FoundWeights } from "./weights_names.ts";
 
 export { fromSafetensors, tensors } from "./weights_file.ts";
@@ -142,19 +142,27 @@ const sizeNote = (header: Header, { file, bytes }: FoundWeights): string[] => {
 /**
  * Opens one part: reads its config and headers, and its weights once, to hash them and to find values that are not numbers.
  * @param folder the folder that holds config.json and the weights
- * @param rest more folders of an ONNX export, where a part became several graphs
+ * @param options `rest`: more folders of an ONNX export, where a part became several graphs; `config`: what stands for a config.json
+ * that is missing
  */
 export const openPart = Effect.fn("openPart")(function* (
   name: PartName,
   folder: Folder,
-  rest: readonly Folder[] = [],
+  options: { readonly rest?: readonly Folder[]; readonly config?: Part["config"] | undefined } = {},
 ): Effect.fn.Return<Part, BundleError> {
-  const config = yield* readJson(folder, "config.json", Config);
+  const config = (yield* readJson(folder, "config.json", Config)) ?? options.config;
   if (config === undefined) {
+    const isExport = (yield* fileIn(folder, GRAPH)) !== undefined;
     return yield* new BundleError({
       file: join(folder.path, "config.json"),
       problem: "is missing",
       expected: `the config of a ${classes[name][0]}`,
+      ...(isExport
+        ? {
+          hint:
+            "Some exporters save none: give the diffusers folder of such a model with --config (no weights are read).",
+        }
+        : {}),
     });
   }
   const named = classesOf(config);
@@ -171,7 +179,7 @@ export const openPart = Effect.fn("openPart")(function* (
   let files: readonly WeightsFile[];
   let notes: readonly string[] = [];
   if (isGraph) {
-    const weights = yield* openExport([folder, ...rest], yield* networkWeights({ name, config, folder }));
+    const weights = yield* openExport([folder, ...options.rest ?? []], yield* networkWeights({ name, config, folder }));
     ({ files, notes } = weights);
   } else if (shards === undefined) {
     const scanned = yield* scanFile(file);

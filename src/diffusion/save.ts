@@ -74,11 +74,16 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
   const parts = partsOf(bundle);
   const isExport = parts.some(([, part]) => part.isGraph);
   for (const [name, part] of parts) {
-    if (part.isGraph) items.push({ to: `${name}/${stems[name]}.safetensors`, content: { part: name } });
+    if (part.isGraph) {
+      items.push({ to: `${name}/${stems[name]}.safetensors`, content: { part: name } });
+      // Another folder may have described it.
+      items.push({ to: `${name}/config.json`, content: `${JSON.stringify(part.config, null, 2)}\n` });
+    }
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
       const weights = part.files.find(({ path }) => path === from);
+      if (part.isGraph && file === "config.json") continue;
       if (part.isGraph && (weights !== undefined || from === part.file)) {
         leftOut.push(`${basename(part.folder.path)}/${file}`);
       } else if (weights !== undefined) items.push({ from, to, weights: { part: name, file: weights } });

@@ -1,6 +1,15 @@
 /** Exports to ONNX: every weight found again by who uses it, computed with, cured and saved; and what is refused. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Effect, Result } from "effect";
@@ -145,6 +154,22 @@ describe("ONNX exports: weights", patient, () => {
     assert.deepEqual(understood.unet, ["diffusers", "UNet2DConditionModel"]);
     assert.deepEqual(understood.vae, ["diffusers", "AutoencoderKL"]);
     assert.ok(!("vae_decoder" in understood));
+  });
+
+  it("configs that an exporter did not save come from a folder that describes the model", async () => {
+    const folder = unpackExport("sd", fresh());
+    const described = fresh();
+    for (const [part, from] of [["unet", "unet"], ["text_encoder", "text_encoder"], ["vae", "vae_decoder"]]) {
+      mkdirSync(join(described, part));
+      renameSync(join(folder, from, "config.json"), join(described, part, "config.json"));
+    }
+    assert.match(await failure(folder), /config.json is missing[^]*--config/);
+    const bundle = await Effect.runPromise(openBundle(folder, { config: described }));
+    for (const part of Object.values(bundle.parts)) await checkPart(part);
+    assert.ok(bundle.hashes.has("config/unet/config.json"));
+    const out = join(fresh(), "out");
+    await Effect.runPromise(saveBundle(bundle, out));
+    await Effect.runPromise(checkBundle(await open(out)));
   });
 
   const found = Effect.runPromise(Effect.scoped(Effect.result(native().find({ software: false }))));

@@ -113,7 +113,7 @@ export interface Described {
 const Config = Schema.Record(Schema.String, Schema.Unknown);
 
 /** A part's config.json in the folder that describes the model, or undefined. */
-const givenConfig = Effect.fnUntraced(function* (folder: Folder | undefined, name: string) {
+export const givenConfig = Effect.fnUntraced(function* (folder: Folder | undefined, name: string) {
   const sub = folder && (yield* subFolder(folder, name));
   return sub && (yield* readJson(sub, "config.json", Config));
 });
