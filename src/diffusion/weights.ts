@@ -225,7 +225,7 @@ const locator = (part: Part, pieces: readonly Located[]) => (weight: string): We
   throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
 };
 
-/** A model holds at most this many bytes of changed weights in itself: protobuf ends at 2 GiB. */
+/** A model holds at most this many bytes of weights in itself: protobuf ends at 2 GiB. */
 const MOST_INLINE = 2 ** 30;
 
 /** One tensor's bytes as the network has them, from an open file. */
@@ -236,34 +236,42 @@ const tensorBytes = Effect.fnUntraced(function* (file: WeightsFile, handle: File
   return turned(file, key, bytes, "network");
 });
 
-/** Whether every tensor of a file begins where its elements may: an engine that maps the file reads them in place. */
-const isAligned = (file: WeightsFile): boolean =>
-  [...file.header.entries.values()].every(({ dtype, begin, end }) =>
-    begin === end || placeIn(file, begin) % widthOf(dtype) === 0
-  );
+/** Tensors that begin where their elements may not: an engine that maps the file could not read them in place. */
+const misplaced = (file: WeightsFile): string[] =>
+  [...file.header.entries].filter(([, { dtype, begin, end }]) =>
+    begin !== end && placeIn(file, begin) % widthOf(dtype) !== 0
+  ).map(([key]) => key);
 
 /**
- * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and turns over what the
- * file has the other way round. Undefined when it cannot: when the files really lie in different folders (the runtime is given one),
- * or when weights lie at odd places, as within an ONNX file.
+ * Weights that the runtime reads from the part's own files. The model turns over what a file has the other way round, and holds in
+ * itself the changed ones and those at odd places, as within an ONNX file. Undefined when it cannot: when the latter are too
+ * many, or when the files really lie in different folders (the runtime is given one).
  */
 const weightsOnDisk = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
-  if (!part.files.every(isAligned)) return undefined;
   const pieces: Located[] = [];
   const folders = new Set<string>();
+  let held = 0;
   for (const file of part.files) {
     const inline = yield* encoded(source, part, file);
+    const odd = misplaced(file).filter((key) => !inline.has(key));
+    for (const key of [...inline.keys(), ...odd]) {
+      const { begin, end } = file.header.entries.get(key) ?? { begin: 0, end: 0 };
+      held += end - begin;
+    }
+    if (held > MOST_INLINE) return undefined;
     // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
-    const real = yield* withWeights(
-      file,
-      () => system(file.path, "cannot be read", () => realpath(file.path)),
-    );
-    folders.add(dirname(real));
+    const real = yield* withWeights(file, (handle) =>
+      Effect.gen(function* () {
+        for (const key of odd) inline.set(key, yield* tensorBytes(file, handle, key));
+        return yield* system(file.path, "cannot be read", () => realpath(file.path));
+      }));
+    // A file all of which the model holds in itself may lie elsewhere.
+    if (inline.size < file.header.entries.size) folders.add(dirname(real));
     const at = (begin: number) => placeIn(file, begin);
     pieces.push({ path: basename(real), header: file.header, inline, turned: file.transposed, at });
   }
-  const [path] = folders;
+  const [path = dirname(part.file)] = folders;
   if (folders.size > 1) return undefined;
   const weights: PartWeights = {
     external: [],
@@ -284,8 +292,7 @@ export const partWeights = Effect.fn("partWeights")(function* (
 ): Effect.fn.Return<PartWeights, BundleError> {
   const part = yield* partOf(source, name);
   const isForeign = (header: Header) => [...header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
-  const size = [...source.changed.get(name)?.values() ?? []].reduce((bytes, { data }) => bytes + data.byteLength, 0);
-  if (options.files && !isForeign(part.header) && size <= MOST_INLINE) {
+  if (options.files && !isForeign(part.header)) {
     const onDisk = yield* weightsOnDisk(source, part);
     if (onDisk !== undefined) return onDisk;
   }
