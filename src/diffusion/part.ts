@@ -58,9 +58,27 @@ export const stems: Readonly<Record<PartName, string>> = {
 
 const Config = Schema.Record(Schema.String, Schema.Unknown);
 
+/** What Optimum's pipelines call the graphs that they save, and the classes that these were exported from. */
+const EXPORTED: Readonly<Record<string, string | undefined>> = {
+  ORTUnet: "UNet2DConditionModel",
+  ORTVae: "AutoencoderKL",
+  ORTVaeDecoder: "AutoencoderKL",
+  ORTVaeEncoder: "AutoencoderKL",
+  // transformers' class stands beside it.
+  ORTTextEncoder: undefined,
+};
+
+/** A config with the class of the network that it describes, whatever saved it. */
+const ofNetwork = ({ _class_name: name, ...config }: Part["config"]): Part["config"] => {
+  const own = typeof name === "string" && Object.hasOwn(EXPORTED, name) ? EXPORTED[name] : name;
+  return own === undefined ? config : { _class_name: own, ...config };
+};
+
 /** Classes that a config.json names. */
-export const classesOf = (config: Readonly<Record<string, unknown>>): string[] =>
-  [config._class_name, config.architectures].flat().filter((name) => typeof name === "string");
+export const classesOf = (config: Readonly<Record<string, unknown>>): string[] => {
+  const { _class_name, architectures } = ofNetwork(config);
+  return [_class_name, architectures].flat().filter((name) => typeof name === "string");
+};
 
 /** Which part a folder holds by its config.json, or undefined when it says nothing of the kind. */
 export const recognise = Effect.fnUntraced(function* (folder: Folder) {
@@ -150,8 +168,8 @@ export const openPart = Effect.fn("openPart")(function* (
   folder: Folder,
   options: { readonly rest?: readonly Folder[]; readonly config?: Part["config"] | undefined } = {},
 ): Effect.fn.Return<Part, BundleError> {
-  const config = (yield* readJson(folder, "config.json", Config)) ?? options.config;
-  if (config === undefined) {
+  const given = (yield* readJson(folder, "config.json", Config)) ?? options.config;
+  if (given === undefined) {
     const isExport = (yield* fileIn(folder, GRAPH)) !== undefined;
     return yield* new BundleError({
       file: join(folder.path, "config.json"),
@@ -165,6 +183,7 @@ export const openPart = Effect.fn("openPart")(function* (
         : {}),
     });
   }
+  const config = ofNetwork(given);
   const named = classesOf(config);
   if (!classes[name].some((c) => named.includes(c))) {
     return yield* new BundleError({

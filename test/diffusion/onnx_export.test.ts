@@ -142,14 +142,34 @@ describe("ONNX exports: weights", patient, () => {
     for (const part of ["unet", "text_encoder_2"] as const) await checkPart(await partOf(part, join(xl, part)));
   });
 
-  it("a model saved by Optimum's own pipelines says so in model_index.json", async () => {
+  it("a model saved by Optimum's own pipelines says so in model_index.json and in its configs", async () => {
     const folder = unpackExport("sd", fresh());
     const file = join(folder, "model_index.json");
     const ort = ["optimum.onnxruntime.modeling_diffusion", "ORTUnet"];
     const index = { ...JSON.parse(readFileSync(file, "utf8")), unet: ort, vae_encoder: ort, vae_decoder: ort };
     delete index.vae;
     writeFileSync(file, JSON.stringify({ ...index, _class_name: "ORTStableDiffusionPipeline" }));
-    const { index: understood } = await open(folder);
+    const classes = {
+      unet: "ORTUnet",
+      vae_decoder: "ORTVaeDecoder",
+      vae_encoder: "ORTVaeEncoder",
+      text_encoder: "ORTTextEncoder",
+    };
+    for (const [part, name] of Object.entries(classes)) {
+      const path = join(folder, part, "config.json");
+      writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), _class_name: name }));
+    }
+    const { index: understood, parts } = await open(folder);
+    assert.deepEqual(
+      [parts.unet, parts.vae, parts.text_encoder].map(({ config }) => config._class_name),
+      ["UNet2DConditionModel", "AutoencoderKL", undefined],
+    );
+    const seen = await Effect.runPromise(inspect(folder));
+    assert.deepEqual(seen.parts.map((part) => part.class).sort(), [
+      "AutoencoderKL",
+      "CLIPTextModel",
+      "UNet2DConditionModel",
+    ]);
     assert.equal(understood._class_name, "StableDiffusionPipeline");
     assert.deepEqual(understood.unet, ["diffusers", "UNet2DConditionModel"]);
     assert.deepEqual(understood.vae, ["diffusers", "AutoencoderKL"]);
