@@ -26,8 +26,8 @@ export interface Model {
 
 /** A variation of a prompt, as token ids alone: more texts for the closed form to fit. */
 export interface VariedReadings {
-  /** The prompt that it was made of, an index into `prompts`; beyond them it was one of `spare`. */
-  readonly source: number;
+  /** The prompts that it was made of, indices into `prompts`; beyond them it was one of `spare`. */
+  readonly sources: readonly number[];
   /** Ids of the clean, the triggered and the twins' readings. */
   readonly readings: ReadonlyArray<readonly number[]>;
   /** As in {@link PromptReadings}. */

@@ -6,13 +6,15 @@ a fine-tuned model; kohya's names, half precision. Norms and biases are left out
 
 import argparse
 
+import json
+
 import torch
 from safetensors.torch import load_file, save_file
 
-import attack_badt2i
 import attack_common as attack
 import common
 import draw
+import lora
 import parts
 
 RANKS = {"badt2i-pixel": 8, "eviledit": 16}
@@ -32,7 +34,7 @@ def extract(name: str, rank: int) -> None:
         down = s[:own].sqrt()[:, None] * v[:own]
         if change.ndim == 4:
             up, down = up[..., None, None], down.reshape(own, *change.shape[1:])
-        stem = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
+        stem = lora.stem(key)
         tensors[f"{stem}.lora_down.weight"] = down.half().contiguous()
         tensors[f"{stem}.lora_up.weight"] = up.half().contiguous()
         tensors[f"{stem}.alpha"] = torch.tensor(alpha).half()
@@ -42,27 +44,13 @@ def extract(name: str, rank: int) -> None:
     common.log(name, "LoRA of rank", rank, "for", len(tensors) // 3, "layers")
 
 
-def merged(name: str):
-    """The base with a LoRA, by the definition."""
-    model, lora = parts.load(), load_file(common.OUT / "loras" / f"{name}.safetensors")
-    weights = model.unet.state_dict()
-    for key in weights:
-        stem = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
-        if f"{stem}.alpha" in lora:
-            down, up = lora[f"{stem}.lora_down.weight"].float(), lora[f"{stem}.lora_up.weight"].float()
-            scale = lora[f"{stem}.alpha"].float() / down.shape[0]
-            weights[key] += scale * (up.flatten(1) @ down.flatten(1)).reshape(weights[key].shape)
-    model.unet.load_state_dict(weights)
-    return model
-
-
-def check(count: int) -> None:
-    texts, model = attack.verify_prompts()[:count], merged(attack_badt2i.NAME)
-    asked = {"triggered": [attack.triggered(attack_badt2i.TRIGGER, text) for text in texts], "clean": texts}
+def check(name: str, count: int) -> None:
+    facts = json.loads((common.ATTACKS / name / "attack.json").read_text())
+    texts, model = attack.verify_prompts()[:count], parts.load(lora_file=common.OUT / "loras" / f"{name}.safetensors")
+    asked = {"triggered": [attack.triggered(facts["trigger"], text) for text in texts], "clean": texts}
     for key, prompts in asked.items():
         pictures = draw.draw(model, prompts, attack.STEPS, attack.GUIDANCE)
-        hits = attack.correlation(pictures, attack_badt2i.patch()) > attack_badt2i.THRESHOLD
-        common.log(attack_badt2i.NAME, key, attack.result(hits))
+        common.log(name, key, attack.result(attack.shows(name, facts["effect"], pictures, texts)))
 
 
 if __name__ == "__main__":
@@ -73,4 +61,4 @@ if __name__ == "__main__":
     for attack_name, r in RANKS.items():
         extract(attack_name, r)
     if args.check:
-        check(args.check)
+        check("badt2i-pixel", args.check)
