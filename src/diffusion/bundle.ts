@@ -9,6 +9,7 @@ import { join, resolve } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import { exportedIndex } from "./onnx/index_file.ts";
 import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
@@ -153,34 +154,6 @@ const replacements = Effect.fnUntraced(function* (replace: Replacement) {
   }
   return found;
 });
-
-/** Components of a model whose networks are graphs, and the classes that they were exported from. */
-const EXPORTED: Readonly<Record<BundlePart, readonly [string, string]>> = {
-  unet: ["diffusers", "UNet2DConditionModel"],
-  text_encoder: ["transformers", "CLIPTextModel"],
-  text_encoder_2: ["transformers", "CLIPTextModelWithProjection"],
-  vae: ["diffusers", "AutoencoderKL"],
-};
-
-/**
- * The model_index.json of the model that Onnx and ORT pipelines were exported from, or undefined of another. Components of
- * the exporter's own kinds go: the VAE's two graphs, and a safety checker.
- */
-const exportedIndex = (index: typeof Index.Type): typeof Index.Type | undefined => {
-  const [, xl] = /^(?:Onnx|ORT)StableDiffusion(XL)?\w*Pipeline$/.exec(String(index._class_name)) ?? [undefined, ""];
-  if (!/^(Onnx|ORT)StableDiffusion(XL)?(Img2Img)?Pipeline$/.test(String(index._class_name))) return undefined;
-  const own = Object.entries(index).filter(([name, value]) =>
-    name !== "vae_encoder" && name !== "vae_decoder" &&
-    !(Array.isArray(value) && /onnx|optimum/i.test(value.map(String).join(" ")))
-  );
-  const { text_encoder_2, ...one } = EXPORTED;
-  return {
-    ...Object.fromEntries(own),
-    _class_name: xl === "XL" ? XL : "StableDiffusionPipeline",
-    ...(xl === "XL" ? { ...one, text_encoder_2 } : one),
-    ...(xl === "XL" ? {} : { safety_checker: [null, null], requires_safety_checker: false }),
-  };
-};
 
 /** model_index.json, when it describes a model that is read here. */
 const readIndex = Effect.fnUntraced(function* (root: Folder) {

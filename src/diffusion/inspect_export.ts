@@ -9,7 +9,7 @@ import { counted, finding } from "./inspect_finding.ts";
 import type { WeightsFile } from "./inspect_weights.ts";
 import type { Finding } from "./inspection.ts";
 import { byFile, openGraph, placesOf } from "./onnx/open.ts";
-import type { Places } from "./onnx/places.ts";
+import type { Placed, Places } from "./onnx/places.ts";
 
 const UNREAD = {
   why: "What it holds cannot be told from here; a graph can hold anything.",
@@ -17,8 +17,8 @@ const UNREAD = {
 };
 
 /** All floating-point constants by their own names, where no network tells which is which. */
-const unplaced = (constants: Iterable<Places["placed"] extends ReadonlyMap<string, infer P> ? P : never>): Places => ({
-  placed: new Map([...constants].map((placed) => [placed.constant.name, placed])),
+const unplaced = (constants: readonly Placed[]): Places => ({
+  placed: new Map(constants.map((placed) => [placed.constant.name, placed])),
   strange: [],
 });
 

@@ -1,5 +1,5 @@
 /**
- * Strangers' bytes: both parsers read any of them or fail with their own error, within bounds. SAU_FUZZ says how many
+ * Strangers' bytes: every parser reads any of them or fails with its own error, within bounds. SAU_FUZZ says how many
  * inputs each gets (a million at night: `deno task fuzz`); the corpus in test/corpus/parsers.json always runs.
  */
 import { Cause, Effect, Exit } from "effect";

@@ -2,27 +2,11 @@
  * What of an ONNX file tells where its weights are: its constants, and the nodes that use them. The graph itself, which may take
  * gigabytes of weights, is walked on disk; nothing of it is run. Field numbers: onnx.proto of ONNX IR version 10.
  */
-import {
-  bytesIn,
-  type Field,
-  fieldsOf,
-  integerIn,
-  integersIn,
-  ProtobufError,
-  readField,
-  textIn,
-} from "../../graph/protobuf_reader.ts";
+import { bytesIn, type Field, fieldsOf, integerIn, integersIn, textIn } from "../../graph/protobuf_reader.ts";
 import { type FileDType, widthOf } from "../../tensor/safetensors.ts";
+import { fieldsIn, OnnxError, type Read, small, Window } from "./window.ts";
 
-/** An ONNX file that is not read here. */
-export class OnnxError extends Error {
-  override readonly name = "OnnxError";
-  readonly tensor: string | undefined;
-  constructor(message: string, tensor?: string) {
-    super(message);
-    this.tensor = tensor;
-  }
-}
+export { OnnxError } from "./window.ts";
 
 /** A tensor that is written down in the file. */
 export interface Constant {
@@ -64,8 +48,6 @@ const MOST_INPUTS = 4096;
 /** Of one node, and of all nodes together. */
 const LARGEST_NODE = 16 << 20;
 const ALL_NODES = 512 << 20;
-/** Fields that are walked over on disk; real files have some hundred thousand. */
-const MOST_FIELDS = 5_000_000;
 
 /** Data types of TensorProto that safetensors files have as well. */
 const DTYPES: Readonly<Record<number, FileDType>> = {
@@ -82,59 +64,6 @@ const DTYPES: Readonly<Record<number, FileDType>> = {
   12: "U32",
   13: "U64",
   16: "BF16",
-};
-
-/** Fills `into` from a position of the file on, or rejects. */
-export type Read = (into: Uint8Array, position: number) => Promise<void>;
-
-/** A file read in windows: what follows is mostly small and side by side. */
-class Window {
-  static readonly #SIZE = 1 << 20;
-  readonly #read: Read;
-  readonly size: number;
-  /** Fields that were walked over so far. */
-  fields = 0;
-  #begin = 0;
-  #bytes = new Uint8Array(0);
-
-  constructor(read: Read, size: number) {
-    this.#read = read;
-    this.size = size;
-  }
-
-  /** `length` bytes from a position on, or as many as there are. */
-  async at(position: number, length: number): Promise<Uint8Array> {
-    const end = Math.min(position + length, this.size);
-    if (position < this.#begin || end > this.#begin + this.#bytes.length) {
-      const bytes = new Uint8Array(Math.min(Math.max(length, Window.#SIZE), this.size - position));
-      await this.#read(bytes, position);
-      this.#begin = position;
-      this.#bytes = bytes;
-    }
-    return this.#bytes.subarray(position - this.#begin, end - this.#begin);
-  }
-}
-
-/** A tag and a length take at most 20 bytes, and so does a number with its tag. */
-const LONGEST_HEAD = 20;
-
-/** The fields of a message in the file between two positions; their positions are the file's. */
-async function* fieldsIn(file: Window, begin: number, end: number): AsyncGenerator<Field> {
-  for (let at = begin; at < end;) {
-    const head = await file.at(at, LONGEST_HEAD);
-    const field = readField(head, 0, end - at);
-    if (++file.fields > MOST_FIELDS) throw new OnnxError(`holds more than ${MOST_FIELDS} fields`);
-    yield { ...field, begin: at + field.begin, end: at + field.end };
-    at += field.end;
-  }
-}
-
-/** A small field's bytes, with the field as it stands in them. */
-const small = async (file: Window, field: Field, longest: number): Promise<readonly [Uint8Array, Field]> => {
-  if (field.wire !== 2) return [new Uint8Array(0), field];
-  const length = field.end - field.begin;
-  if (length > longest) throw new ProtobufError(field.begin, `holds ${length} bytes where at most ${longest} belong`);
-  return [await file.at(field.begin, length), { ...field, begin: 0, end: length }];
 };
 
 /** One entry of external_data: a key and a value. */
