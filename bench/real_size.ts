@@ -16,7 +16,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { Effect, Schema } from "effect";
 import { openBundle } from "../src/diffusion/bundle.ts";
-import { wholeNetwork } from "../src/diffusion/networks.ts";
+import { wholeNetwork } from "../src/diffusion/whole_network.ts";
 import { openDecoder } from "../src/diffusion/pictures.ts";
 import { pictureNoise } from "../src/diffusion/picture_noise.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";

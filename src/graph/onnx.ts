@@ -25,6 +25,8 @@ export interface WeightPlace {
   readonly dims: readonly number[];
   /** The bytes themselves, for a weight that the model is to hold in itself; path and offset then mean nothing. */
   readonly bytes?: Uint8Array;
+  /** Whether the bytes are the matrix turned over: [columns, rows] of the dims. */
+  readonly turned?: boolean;
 }
 
 /** Finds a weight of a part, or says why there is none by throwing. */
@@ -90,12 +92,13 @@ export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
         );
       }
       if (place.bytes === undefined) paths.add(place.path);
-      if (place.dtype === "float32") {
-        initializers.push(weightTensor(name, place));
-      } else {
-        initializers.push(weightTensor(`${name}.stored`, place));
-        nodes.push(nodeProto("Cast", "", [`${name}.stored`], name, { to: { int: ELEMENT.float32 } }));
-      }
+      // What is done to the bytes comes after their name: ".stored", turned over, cast.
+      const isPlain = place.dtype === "float32";
+      const right = isPlain ? name : `${name}.stored`;
+      const stored = place.turned ? `${name}.turned` : right;
+      initializers.push(weightTensor(stored, place));
+      if (place.turned) nodes.push(nodeProto("Transpose", "", [stored], right, { perm: { ints: [1, 0] } }));
+      if (!isPlain) nodes.push(nodeProto("Cast", "", [right], name, { to: { int: ELEMENT.float32 } }));
     } else if (source.kind === "node") {
       const inputs = source.inputs.map(nameOf);
       const form = source.op.onnx?.(inputs, source.attributes, lowering, value) ??
@@ -173,7 +176,7 @@ const inlineTensor = (name: string, data: TensorData, dims: readonly number[]): 
 
 const weightTensor = (name: string, place: WeightPlace): Writer => {
   const w = new Writer();
-  for (const d of place.dims) w.int(1, d);
+  for (const d of place.turned ? place.dims.toReversed() : place.dims) w.int(1, d);
   w.int(2, ELEMENT[place.dtype]).string(8, name);
   if (place.bytes !== undefined) return w.bytes(9, place.bytes);
   for (const [key, value] of [["location", place.path], ["offset", `${place.offset}`], ["length", `${place.length}`]]) {
