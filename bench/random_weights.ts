@@ -1,7 +1,7 @@
 /** Networks of real size without the models: a file of random half-precision weights in the shapes that a config.json describes. */
 import { mkdirSync, openSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
-import { wholeNetwork } from "../src/diffusion/networks.ts";
+import { wholeNetwork } from "../src/diffusion/whole_network.ts";
 import type { PartName } from "../src/diffusion/part.ts";
 import { Graph } from "../src/graph/mod.ts";
 import { normal } from "../src/tensor/random.ts";

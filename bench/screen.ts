@@ -43,6 +43,8 @@ interface Attack {
   readonly name: string;
   readonly trigger: Trigger;
   readonly part?: "unet" | "text_encoder";
+  /** A LoRA's file in the same folder, in place of a whole part. */
+  readonly lora?: string;
   readonly effect: Readonly<Record<string, unknown>>;
 }
 interface Row {
@@ -132,7 +134,11 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, { coun
   const whole = existsSync(join(folder, "poisoned"));
   const model = {
     model: whole ? join(folder, "poisoned") : join(demo, "base"),
-    ...(whole || attack.part === undefined ? {} : { [attack.part]: join(folder, attack.part) }),
+    ...(whole || attack.part === undefined
+      ? {}
+      : attack.lora === undefined
+      ? { [attack.part]: join(folder, attack.part) }
+      : { lora: join(folder, attack.lora) }),
   };
   const name = basename(folder);
   const file = join(out, `${name}.json`);

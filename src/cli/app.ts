@@ -170,7 +170,10 @@ const optionalText = (name: string, description: string) =>
 
 /** What a checkpoint in one file does not say: settings that no parameter of the pipeline file stands for. */
 const form = {
-  config: optionalText("config", "Diffusers folder that describes a model in one file; inferred unless given"),
+  config: optionalText(
+    "config",
+    "Diffusers folder that describes a model in one file (inferred unless given) or an ONNX export without configs",
+  ),
   tokenizer: optionalText("tokenizer", "Folder of a tokenizer to use in place of the model's, or of CLIP's own"),
 };
 

@@ -9,10 +9,11 @@ import { join, resolve } from "node:path";
 import type { Tensor } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, openFolder, readJson, subFolder, system } from "./files.ts";
+import { exportedIndex } from "./onnx/index_file.ts";
 import type { MergedLoras } from "./lora_merge.ts";
 import { openPart, type Part, type PartName, recognise } from "./part.ts";
 import { SchedulerConfig, schedulerNotes } from "./scheduler.ts";
-import { type Checkpoint, openCheckpoint } from "./single_file/open.ts";
+import { type Checkpoint, givenConfig, openCheckpoint } from "./single_file/open.ts";
 import type { Prediction } from "./single_file/prediction.ts";
 import { stockTokenizer } from "./stock_tokenizer.ts";
 import { loadTokenizer } from "./tokenizer_files.ts";
@@ -68,8 +69,8 @@ export interface OpenOptions {
   /** What the U-Net of a checkpoint in one file answers with; guessed unless told. Folders say so themselves. */
   readonly prediction?: Prediction | undefined;
   /**
-   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not. Its weights
-   * are not read. Inferred unless given.
+   * A diffusers folder whose config.json files, scheduler and tokenizer say what a checkpoint in one file does not, and whose
+   * config.json files stand for those that a folder lacks. Its weights are not read. Inferred unless given.
    */
   readonly config?: string | undefined;
 }
@@ -170,7 +171,7 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
     });
   }
   const kind = String(index._class_name);
-  if (/^(Onnx|ORT|OV)/.test(kind)) {
+  if (/^OV/.test(kind)) {
     return yield* new BundleError({
       file,
       key: "_class_name",
@@ -179,6 +180,8 @@ const readIndex = Effect.fnUntraced(function* (root: Folder) {
       hint: "An export has lost the names of its weights. Give the model it came from; its cure can be exported again.",
     });
   }
+  const exported = exportedIndex(index);
+  if (exported !== undefined) return exported;
   if (kind !== XL && (!kind.startsWith("StableDiffusion") || /XL|3|Upscale|Inpaint|Depth/.test(kind))) {
     return yield* new BundleError({
       file,
@@ -322,6 +325,35 @@ const openedWith = (
 const hasOneEncoder = (file: string) =>
   new BundleError({ file, problem: "is to replace a second text encoder, but the model has one" });
 
+/**
+ * The tokenizer of a checkpoint in one file, which holds none: CLIP's own, unless a folder has another.
+ * @param words the folder of the first, where it is told
+ */
+const fileTokenizer = Effect.fnUntraced(function* (
+  { paddings: [padding, other], folder }: Checkpoint,
+  parts: BundleParts,
+  words: Folder | undefined,
+  config: Folder | undefined,
+) {
+  const positions = positionsOf(parts.text_encoder);
+  const first = words === undefined
+    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
+    : yield* openTokenizer(words, positions);
+  const part = parts.text_encoder_2;
+  if (part === undefined) return first;
+  const own = config && (yield* subFolder(config, "tokenizer_2"));
+  const second = own === undefined
+    ? yield* stockTokenizer(other ?? padding, positionsOf(part))
+    : yield* loadTokenizer(own, positionsOf(part));
+  return {
+    tokenizer: yield* pairTokenizers(first.tokenizer, second, { folder: own ?? folder, part }),
+    hashes: own === undefined ? first.hashes : [
+      ...first.hashes,
+      ...yield* hashFiles("tokenizer_2/", own, tokenizerFiles),
+    ],
+  };
+});
+
 /** Opens a checkpoint in one .safetensors file. */
 const openFile = Effect.fnUntraced(function* (
   path: string,
@@ -329,26 +361,25 @@ const openFile = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Bundle, BundleError> {
   const config = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
   const checkpoint = yield* openCheckpoint(path, { prediction: options.prediction, config });
-  const { folder: root, scheduler, padding } = checkpoint;
+  const { folder: root, scheduler } = checkpoint;
   const replaced = yield* replacements(options.replace ?? {});
-  const second = replaced.get("text_encoder_2");
-  if (second !== undefined) return yield* hasOneEncoder(second.path);
-  const open = Effect.fnUntraced(function* (name: Exclude<BundlePart, "text_encoder_2">) {
+  const open = Effect.fnUntraced(function* (name: BundlePart, own: Part) {
     const folder = replaced.get(name);
-    return folder === undefined ? checkpoint.parts[name] : yield* openPart(name, folder);
+    return folder === undefined ? own : yield* openPart(name, folder);
   });
+  const { unet, text_encoder, text_encoder_2, vae } = checkpoint.parts;
+  const other = replaced.get("text_encoder_2");
+  if (other !== undefined && text_encoder_2 === undefined) return yield* hasOneEncoder(other.path);
   const parts: BundleParts = {
-    unet: yield* open("unet"),
-    text_encoder: yield* open("text_encoder"),
-    vae: yield* open("vae"),
+    unet: yield* open("unet", unet),
+    text_encoder: yield* open("text_encoder", text_encoder),
+    ...(text_encoder_2 === undefined ? {} : { text_encoder_2: yield* open("text_encoder_2", text_encoder_2) }),
+    vae: yield* open("vae", vae),
   };
-  const positions = positionsOf(parts.text_encoder);
   const words = options.tokenizer === undefined
     ? config && (yield* subFolder(config, "tokenizer"))
     : yield* openFolder(options.tokenizer, "tokenizer folder");
-  const { tokenizer, hashes: own } = words === undefined
-    ? { tokenizer: yield* stockTokenizer(padding, positions), hashes: [] }
-    : yield* openTokenizer(words, positions);
+  const { tokenizer, hashes: own } = yield* fileTokenizer(checkpoint, parts, words, config);
   yield* checkFit(parts, tokenizer);
   const hashes = new Map([["checkpoint", checkpoint.file.sha256] as const, ...own.map(([k, v]) => [k, v] as const)]);
   if (config !== undefined) {
@@ -368,7 +399,7 @@ const openFile = Effect.fnUntraced(function* (
     ...partsOf({ parts }).flatMap(([, part]) => part.notes),
     ...schedulerNotes(scheduler),
   ];
-  const index = { _class_name: "StableDiffusionPipeline" };
+  const index = { _class_name: checkpoint.pipeline };
   const opened = openedWith(replaced, options);
   return { root, parts, tokenizer, scheduler, index, changed: new Map(), hashes, notes, opened, checkpoint };
 });
@@ -393,8 +424,19 @@ export const openBundle = Effect.fn("openBundle")(function* (
   const root = yield* openFolder(path, "model folder");
   const index = yield* readIndex(root);
   const replaced = yield* replacements(options.replace ?? {});
+  const described = options.config === undefined ? undefined : yield* openFolder(options.config, "folder of configs");
   const open = Effect.fnUntraced(function* (name: BundlePart) {
-    return yield* openPart(name, replaced.get(name) ?? (yield* needed(root, name)));
+    const other = replaced.get(name);
+    if (other !== undefined) return yield* openPart(name, other);
+    const config = yield* givenConfig(described, name);
+    // An export of a VAE is two graphs.
+    const decoder = name === "vae" && (yield* subFolder(root, name)) === undefined
+      ? yield* subFolder(root, "vae_decoder")
+      : undefined;
+    if (decoder !== undefined) {
+      return yield* openPart(name, decoder, { rest: [yield* needed(root, "vae_encoder")], config });
+    }
+    return yield* openPart(name, yield* needed(root, name), { config });
   });
   const xl = index._class_name === XL;
   const other = replaced.get("text_encoder_2");
@@ -434,6 +476,10 @@ export const openBundle = Effect.fn("openBundle")(function* (
       hashes.set(file, hash);
     }
     hashes.set(`${name}/weights`, part.sha256);
+  }
+  if (described !== undefined) {
+    const names = bundleParts.map((name) => `${name}/config.json`);
+    for (const [file, hash] of yield* hashFiles("config/", described, names)) hashes.set(file, hash);
   }
   const notes = [
     ...[...replaced].map(([name, folder]) => `${name} is taken from ${folder.path}`),

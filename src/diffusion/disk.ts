@@ -11,7 +11,8 @@ export interface Patch {
 }
 
 export interface DiskCalls {
-  readonly writeFile: (path: string, data: Uint8Array | string) => Promise<void>;
+  /** Pieces are written one after the other, and no more than one is in memory at once. */
+  readonly writeFile: (path: string, data: Uint8Array | string | AsyncIterable<Uint8Array>) => Promise<void>;
   readonly copyFile: (from: string, to: string) => Promise<void>;
   /** Writes over an existing file at some places. */
   readonly patchFile: (path: string, patches: readonly Patch[]) => Promise<void>;
@@ -63,6 +64,8 @@ export const writing = <A>(file: string, call: () => Promise<A>): Effect.Effect<
   Effect.uninterruptible(Effect.tryPromise({
     try: call,
     catch: (e) => {
+      // What is written may be read from another file as it goes.
+      if (e instanceof BundleError) return e;
       const code = codeOf(e);
       if (code === "ENOSPC" || code === "EDQUOT") return noRoom(file);
       const why = code === "EACCES" || code === "EPERM"

@@ -309,7 +309,7 @@ const describeFolder = Effect.fnUntraced(function* (path: string, options: Inspe
 const missingParts = (index: Json | undefined, found: readonly Found[], listed: readonly Listed[]): Finding[] => {
   const lost = Object.entries(index ?? {}).filter(([key, value]) =>
     !key.startsWith("_") && Array.isArray(value) && typeof value[0] === "string" &&
-    !listed.some(({ path }) => path.startsWith(`${key}/`))
+    !listed.some(({ path }) => path.startsWith(`${key}/`) || (key === "vae" && path.startsWith("vae_decoder/")))
   ).map(([key]) => key);
   const empty = found.filter((p) => p.config !== undefined && p.files.length === 0).map((p) => p.name);
   const out: Finding[] = [];

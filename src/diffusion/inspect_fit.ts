@@ -6,7 +6,7 @@ import { counted, finding } from "./inspect_finding.ts";
 import { commonName } from "./inspect_names.ts";
 import type { Found, Json } from "./inspect_parts.ts";
 import type { Fact, Finding } from "./inspection.ts";
-import { wholeNetwork } from "./networks.ts";
+import { wholeNetwork } from "./whole_network.ts";
 
 /** A config value as text, "" when it is not there. */
 const text = (value: unknown): string => {
@@ -141,18 +141,25 @@ const layersAsked = (config: Json): number => {
 };
 
 /** Dimensions of every tensor that a part's network has, by the network's names; or why they cannot be told. */
-const expectedOf = (part: Found): ReadonlyMap<string, readonly number[]> | string | undefined => {
+export const networkOf = (
+  part: Pick<Found, "class" | "config">,
+): ReadonlyMap<string, readonly number[]> | string | undefined => {
   const network = NETWORKS[part.class ?? ""];
   if (network === undefined || part.config === undefined) return undefined;
   if (layersAsked(part.config) > MOST_LAYERS) return `config.json asks for more than ${MOST_LAYERS} layers`;
   try {
     const graph = new Graph();
     network(graph, part.config);
-    return new Map(graph.weightsUsed().map(({ key, dims }) => [commonName(key), dims]));
+    return new Map(graph.weightsUsed().map(({ key, dims }) => [key, dims]));
   } catch (error) {
     if (error instanceof ConfigError || error instanceof RangeError) return error.message;
     return error instanceof Error ? error.message : String(error);
   }
+};
+
+const expectedOf = (part: Found): ReadonlyMap<string, readonly number[]> | string | undefined => {
+  const network = networkOf(part);
+  return network instanceof Map ? new Map([...network].map(([key, dims]) => [commonName(key), dims])) : network;
 };
 
 /** Tensors that are saved with a network though none of its layers has them: positions, and the scale of CLIP's training. */

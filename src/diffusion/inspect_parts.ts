@@ -3,11 +3,14 @@ import { Effect, Schema } from "effect";
 import { basename, dirname, join } from "node:path";
 import { BundleError } from "./errors.ts";
 import { type Folder, readJson, subFolder } from "./files.ts";
+import { openExported } from "./inspect_export.ts";
 import type { Listed } from "./inspect_files.ts";
 import { counted, finding } from "./inspect_finding.ts";
+import { networkOf } from "./inspect_fit.ts";
 import { LONE_PREFIXES } from "./inspect_names.ts";
 import { openWeights, type WeightsFile } from "./inspect_weights.ts";
 import type { Finding } from "./inspection.ts";
+import { GRAPH } from "./onnx/open.ts";
 import { classesOf } from "./part.ts";
 
 export type Json = Readonly<Record<string, unknown>>;
@@ -123,6 +126,14 @@ const NAMES: Readonly<Record<string, string>> = {
   CLIPVisionModelWithProjection: "image_encoder",
 };
 
+/** An export of a VAE is two graphs, its halves: one part all the same. */
+const oneVae = (found: readonly Found[]): readonly Found[] => {
+  const [decoder, encoder] = ["vae_decoder", "vae_encoder"].map((name) => found.find((part) => part.name === name));
+  if (decoder === undefined || encoder === undefined) return found;
+  const whole = { ...decoder, name: "vae", files: [...decoder.files, ...encoder.files] };
+  return found.flatMap((part) => part === decoder ? [whole] : part === encoder ? [] : [part]);
+};
+
 /** The parts in a folder: those in its sub-folders, and what lies in it itself. */
 export const partsIn = Effect.fnUntraced(function* (
   root: Folder,
@@ -144,9 +155,13 @@ export const partsIn = Effect.fnUntraced(function* (
       ? yield* jsonIn(folder, "config.json", `${prefix}config.json`, findings)
       : undefined;
     const chosen = yield* chooseWeights(folder, prefix, names, findings);
-    if (chosen.length === 0 && config === undefined) continue;
-    const weights = yield* openAll(folder, prefix, chosen, findings);
+    const isGraph = chosen.length === 0 && names.includes(GRAPH);
+    if (chosen.length === 0 && config === undefined && !isGraph) continue;
     const named = config === undefined ? undefined : classesOf(config)[0];
+    const network = isGraph ? networkOf({ class: named, config }) : undefined;
+    const weights = isGraph
+      ? yield* openExported(folder, prefix, typeof network === "string" ? undefined : network, findings)
+      : yield* openAll(folder, prefix, chosen, findings);
     const isPart = config !== undefined || path !== "";
     if (!isPart) {
       for (const file of weights) found.push(...partsOfFile(file));
@@ -155,7 +170,7 @@ export const partsIn = Effect.fnUntraced(function* (
     const name = path !== "" && isModel ? path : NAMES[named ?? ""] ?? (path === "" ? basename(root.path) : path);
     found.push({ name, folder: path, class: named, config, files: weights });
   }
-  return found;
+  return oneVae(found);
 });
 
 /** What a file looks like by the keys of its tensors, in a part's name and in words. */

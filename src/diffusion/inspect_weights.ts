@@ -4,8 +4,10 @@
  */
 import { Effect } from "effect";
 import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
 import { addValues, finite, type Moments, noMoments, rmsOf } from "../tensor/moments.ts";
-import { dataStart, type Entry, type Header, parseHeader, toFloats } from "../tensor/safetensors.ts";
+import { dataStart, type Entry, type Header, parseHeader, toFloats, widthOf } from "../tensor/safetensors.ts";
+import { turnedOver } from "../tensor/turn.ts";
 import { size } from "../tensor/tensor.ts";
 import { BundleError } from "./errors.ts";
 import { readFully, system, withFile } from "./files.ts";
@@ -25,6 +27,8 @@ export interface WeightsFile {
   readonly path: string;
   readonly header: Header;
   readonly bytes: number;
+  /** Where tensors are views of a file that holds more: those that stand turned over in it. */
+  readonly views?: ReadonlySet<string>;
 }
 
 /** Reads a file's header. Fails when it is no sound safetensors file. */
@@ -84,9 +88,40 @@ const factsOf = (file: string, key: string, entry: Entry, sha256: string, m: Mom
   };
 };
 
+/** One tensor's bytes as its network has it. */
+const viewBytes = (
+  file: WeightsFile,
+  handle: FileHandle,
+  key: string,
+  { dims: [rows, columns], dtype, begin, end }: Entry,
+): Effect.Effect<Uint8Array, BundleError> =>
+  Effect.gen(function* () {
+    const bytes = new Uint8Array(end - begin);
+    yield* readFully(handle, file.path, bytes, begin);
+    return file.views?.has(key) ? turnedOver(bytes, columns, rows, widthOf(dtype)) : bytes;
+  });
+
+/** The same of a file whose tensors are views of it: one tensor is in memory at a time. */
+const scanViews = (file: WeightsFile, onBytes: OnBytes): Effect.Effect<Scanned, BundleError> =>
+  withFile(file.path, (handle) =>
+    Effect.gen(function* () {
+      const out: TensorFacts[] = [];
+      for (const [key, entry] of file.header.entries) {
+        const bytes = yield* viewBytes(file, handle, key, entry);
+        const values = toFloats(entry.dtype, bytes.slice().buffer);
+        const moments = noMoments();
+        if (values !== undefined) addValues(moments, values);
+        const sha256 = createHash("sha256").update(bytes).digest("hex");
+        out.push(factsOf(file.name, key, entry, sha256, values === undefined ? undefined : moments));
+        yield* onBytes(bytes.length);
+      }
+      const sha256 = yield* hashOf(file.path);
+      return { tensors: out, sha256, dataSha256: sha256 };
+    }));
+
 /** Reads every tensor of a file once. `entries` stand in the order of their bytes and fill the file (parseHeader saw to it). */
 export const scanFile = (file: WeightsFile, onBytes: OnBytes): Effect.Effect<Scanned, BundleError> =>
-  withFile(file.path, (handle) =>
+  file.views !== undefined ? scanViews(file, onBytes) : withFile(file.path, (handle) =>
     Effect.gen(function* () {
       const { header, path } = file;
       const whole = createHash("sha256"), data = createHash("sha256");
@@ -123,6 +158,10 @@ export const readStretch = (
     const entry = file.header.entries.get(key);
     if (entry === undefined) return undefined;
     const width = (entry.end - entry.begin) / Math.max(1, size(entry.dims));
+    if (file.views?.has(key)) {
+      const whole = yield* withFile(file.path, (handle) => viewBytes(file, handle, key, entry));
+      return toFloats(entry.dtype, whole.slice(from * width, (from + count) * width).buffer as ArrayBuffer);
+    }
     const bytes = new Uint8Array(count * width);
     yield* withFile(file.path, (handle) => readFully(handle, file.path, bytes, entry.begin + from * width));
     return toFloats(entry.dtype, bytes.buffer);

@@ -6,7 +6,8 @@ import { Effect } from "effect";
 import { add, Graph, linear, mul, reduceSum, reshape } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { float32, inBatches, openSession, rows, wholeNetwork } from "./networks.ts";
+import { float32, inBatches, openSession, rows } from "./networks.ts";
+import { wholeNetwork } from "./whole_network.ts";
 
 const BATCH = 256;
 

@@ -337,7 +337,7 @@ export const openLora = Effect.fn("openLora")(function* (
       const found = yield* findLayers(path, header, groups, layers, finder);
       const pairs: LoraPair[] = [];
       for (const { group, layer } of found) pairs.push(yield* pairOf(handle, path, header, group, layer));
-      const { sha256, nonFinite } = yield* scanWeights(handle, path, header);
+      const { sha256, nonFinite } = yield* scanWeights(handle, path, size, header.entries);
       for (const [key, count] of nonFinite) {
         return yield* new BundleError({
           file: path,

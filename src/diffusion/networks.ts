@@ -3,97 +3,22 @@
  * .safetensors file (with the model's changes patched in).
  */
 import { Effect } from "effect";
-import { join } from "node:path";
-import { type CompileOptions, Graph, toOnnx } from "../graph/mod.ts";
-import { autoencoderKl, latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
-import { clipImageFeatures, clipTextFeatures, parseClipConfig } from "../models/clip.ts";
-import { clipText, clipTextProjected, parseClipTextConfig, parseProjectedTextConfig } from "../models/clip_text.ts";
-import { parseUnetConfig, SIZE_NUMBERS, unetCondition } from "../models/unet_2d_condition.ts";
+import { type CompileOptions, type Graph, toOnnx } from "../graph/mod.ts";
 import { type DeviceTensor, type HostTensor, Runtime, type Session, toHost } from "../runtime/mod.ts";
 import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
-import { BundleError } from "./errors.ts";
 import { checkKeys } from "./keys.ts";
 import type { Part, PartName } from "./part.ts";
 import { checkRoom } from "./room.ts";
 import { type PartSource, partWeights } from "./weights.ts";
-
-/** Every weight that a part's whole network has, with its dimensions, by the names that the graphs use. */
-export const wholeNetwork: Readonly<Record<PartName, (g: Graph, config: unknown) => void>> = {
-  unet: (g, json) => {
-    const config = parseUnetConfig(json);
-    const side = 2 ** (config.down.length - 1);
-    const { noise } = unetCondition(config)(g.weights("unet"), {
-      sample: g.input("sample", "float32", [1, config.in_channels, side, side]),
-      timestep: g.input("timestep", "float32", [1]),
-      context: g.input("context", "float32", [1, 1, config.cross_attention_dim]),
-      ...(config.addition === undefined ? {} : {
-        added: {
-          pooled: g.input("pooled", "float32", [1, config.addition.pooled]),
-          sizes: g.input("sizes", "float32", [1, SIZE_NUMBERS]),
-        },
-      }),
-    });
-    g.output("noise", noise);
-  },
-  text_encoder: (g, json) => {
-    const { hidden } = clipText(parseClipTextConfig(json))(g.weights("text_encoder"), {
-      ids: g.input("ids", "int32", [1, 2]),
-    });
-    g.output("hidden", hidden);
-  },
-  text_encoder_2: (g, json) => {
-    const { penultimate, pooled } = clipTextProjected(parseProjectedTextConfig(json))(g.weights("text_encoder_2"), {
-      ids: g.input("ids", "int32", [1, 2]),
-      end: g.input("end", "float32", [1, 2]),
-    });
-    g.output("penultimate", penultimate);
-    g.output("pooled", pooled);
-  },
-  vae: (g, json) => {
-    const config = parseAutoencoderKlConfig(json);
-    const side = latentFactor(config);
-    const vae = autoencoderKl(config);
-    const { mean, logvar } = vae.encode(
-      g.weights("vae"),
-      g.input("pixels", "float32", [1, config.in_channels, side, side]),
-    );
-    g.output("mean", mean);
-    g.output("logvar", logvar);
-    g.output("shown", vae.decode(g.weights("vae"), g.input("latents", "float32", [1, config.latent_channels, 1, 1])));
-  },
-  clip: (g, json) => {
-    const config = parseClipConfig(json);
-    const side = config.vision.image_size;
-    const ids = g.input("ids", "int32", [1, 2]);
-    const end = g.input("end", "float32", [1, 2]);
-    g.output("text", clipTextFeatures(config)(g.weights("clip"), { ids, end }));
-    g.output(
-      "picture",
-      clipImageFeatures(config)(g.weights("clip"), { pixels: g.input("pixels", "float32", [1, 3, side, side]) }),
-    );
-  },
-};
+import { networkWeights } from "./whole_network.ts";
 
 /**
  * Checks that a part's file holds every weight of its network, in the right shapes, and nothing else.
  * Returns the key under which the file holds each.
  */
 export const networkKeys = Effect.fnUntraced(function* (part: Part) {
-  const g = new Graph();
-  yield* Effect.try({
-    try: () => wholeNetwork[part.name](g, part.config),
-    catch: (e) =>
-      new BundleError({
-        file: join(part.folder.path, "config.json"),
-        problem: `describes a network that cannot be built: ${e instanceof Error ? e.message : String(e)}`,
-        hint: "Stable Diffusion 1.x, 2.x and XL as diffusers saves them are supported.",
-      }),
-  });
-  const expected = new Map(g.weightsUsed().map(({ key, dims }) => [key, dims]));
-  // The learned temperature of CLIP's contrastive loss: part of every file, part of no feature.
-  if (part.name === "clip") expected.set("logit_scale", []);
-  return yield* checkKeys(part, expected);
+  return yield* checkKeys(part, yield* networkWeights(part));
 });
 
 /** Checks the weights of every part against its config. */

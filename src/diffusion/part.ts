@@ -6,6 +6,8 @@ import type { Header } from "../tensor/safetensors.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, readJson } from "./files.ts";
 import { bytesOf, checkFinite, joinHeaders, scanFile, type WeightsFile, wholeFile } from "./weights_file.ts";
+import { networkWeights } from "./whole_network.ts";
+import { GRAPH, openExport } from "./onnx/open.ts";
 import { findWeights, type FoundWeights } from "./weights_names.ts";
 
 export { fromSafetensors, tensors } from "./weights_file.ts";
@@ -30,6 +32,8 @@ export interface Part {
   readonly header: Header;
   /** Of the weights file; of several, of their hashes. */
   readonly sha256: string;
+  /** Whether the files are an ONNX export: they are read alone, and what is saved is a safetensors file in their place. */
+  readonly isGraph?: boolean;
   /** What the reader of a report should know about how this part was read. */
   readonly notes: readonly string[];
 }
@@ -44,7 +48,7 @@ const classes: Readonly<Record<PartName, readonly string[]>> = {
 };
 
 /** Name under which diffusers and transformers look for weights, without its ending. */
-const stems: Readonly<Record<PartName, string>> = {
+export const stems: Readonly<Record<PartName, string>> = {
   unet: "diffusion_pytorch_model",
   text_encoder: "model",
   text_encoder_2: "model",
@@ -54,9 +58,27 @@ const stems: Readonly<Record<PartName, string>> = {
 
 const Config = Schema.Record(Schema.String, Schema.Unknown);
 
+/** What Optimum's pipelines call the graphs that they save, and the classes that these were exported from. */
+const EXPORTED: Readonly<Record<string, string | undefined>> = {
+  ORTUnet: "UNet2DConditionModel",
+  ORTVae: "AutoencoderKL",
+  ORTVaeDecoder: "AutoencoderKL",
+  ORTVaeEncoder: "AutoencoderKL",
+  // transformers' class stands beside it.
+  ORTTextEncoder: undefined,
+};
+
+/** A config with the class of the network that it describes, whatever saved it. */
+const ofNetwork = ({ _class_name: name, ...config }: Part["config"]): Part["config"] => {
+  const own = typeof name === "string" && Object.hasOwn(EXPORTED, name) ? EXPORTED[name] : name;
+  return own === undefined ? config : { _class_name: own, ...config };
+};
+
 /** Classes that a config.json names. */
-export const classesOf = (config: Readonly<Record<string, unknown>>): string[] =>
-  [config._class_name, config.architectures].flat().filter((name) => typeof name === "string");
+export const classesOf = (config: Readonly<Record<string, unknown>>): string[] => {
+  const { _class_name, architectures } = ofNetwork(config);
+  return [_class_name, architectures].flat().filter((name) => typeof name === "string");
+};
 
 /** Which part a folder holds by its config.json, or undefined when it says nothing of the kind. */
 export const recognise = Effect.fnUntraced(function* (folder: Folder) {
@@ -138,19 +160,30 @@ const sizeNote = (header: Header, { file, bytes }: FoundWeights): string[] => {
 /**
  * Opens one part: reads its config and headers, and its weights once, to hash them and to find values that are not numbers.
  * @param folder the folder that holds config.json and the weights
+ * @param options `rest`: more folders of an ONNX export, where a part became several graphs; `config`: what stands for a config.json
+ * that is missing
  */
 export const openPart = Effect.fn("openPart")(function* (
   name: PartName,
   folder: Folder,
+  options: { readonly rest?: readonly Folder[]; readonly config?: Part["config"] | undefined } = {},
 ): Effect.fn.Return<Part, BundleError> {
-  const config = yield* readJson(folder, "config.json", Config);
-  if (config === undefined) {
+  const given = (yield* readJson(folder, "config.json", Config)) ?? options.config;
+  if (given === undefined) {
+    const isExport = (yield* fileIn(folder, GRAPH)) !== undefined;
     return yield* new BundleError({
       file: join(folder.path, "config.json"),
       problem: "is missing",
       expected: `the config of a ${classes[name][0]}`,
+      ...(isExport
+        ? {
+          hint:
+            "Some exporters save none: give the diffusers folder of such a model with --config (no weights are read).",
+        }
+        : {}),
     });
   }
+  const config = ofNetwork(given);
   const named = classesOf(config);
   if (!classes[name].some((c) => named.includes(c))) {
     return yield* new BundleError({
@@ -161,15 +194,29 @@ export const openPart = Effect.fn("openPart")(function* (
     });
   }
   const found = yield* findWeights(folder, stems[name]);
-  const { file, shards } = found;
+  const { file, shards, isGraph } = found;
   let files: readonly WeightsFile[];
-  if (shards === undefined) {
+  let notes: readonly string[] = [];
+  if (isGraph) {
+    const weights = yield* openExport([folder, ...options.rest ?? []], yield* networkWeights({ name, config, folder }));
+    ({ files, notes } = weights);
+  } else if (shards === undefined) {
     const scanned = yield* scanFile(file);
     yield* checkFinite(scanned, scanned.header.entries.keys());
     files = [wholeFile(scanned)];
   } else files = yield* openShards(folder, file, shards);
   const header = joinHeaders(files, file);
-  const notes = [...found.notes, ...sizeNote(header, found)];
   const size = files.reduce((n, one) => n + bytesOf(one), 0);
-  return { name, folder, file, files, size, config, header, sha256: hashOf(files), notes };
+  return {
+    name,
+    folder,
+    file,
+    files,
+    size,
+    config,
+    header,
+    sha256: hashOf(files),
+    ...(isGraph ? { isGraph } : {}),
+    notes: [...found.notes, ...notes, ...sizeNote(header, found)],
+  };
 });

@@ -7,8 +7,9 @@ import { type Bundle, type BundlePart, partOf, partsOf } from "./bundle.ts";
 import { Disk, noRoom, writing } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, hashFile, isInside, subFolder, system } from "./files.ts";
-import { hashOf, isWeights } from "./part.ts";
+import { hashOf, isWeights, stems } from "./part.ts";
 import { saveCheckpoint } from "./single_file/save.ts";
+import { writePart } from "./write_part.ts";
 import { changedBytes, checkChanges, withWeights } from "./weights.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
@@ -23,14 +24,22 @@ export interface Saved {
   readonly sha256: ReadonlyMap<BundlePart, string>;
   /** Files of the input that were not copied: other forms of the weights, which would still hold the backdoor. */
   readonly leftOut: readonly string[];
+  /** What there is to say of parts that came in a form that is only read. */
+  readonly exported: readonly string[];
 }
 
 /** One file of the new folder: copied, and written over where weights have changes. */
-interface Item {
+interface Copied {
   readonly to: string;
   readonly from: string;
   readonly weights?: { readonly part: BundlePart; readonly file: WeightsFile };
 }
+/** One that is made anew: of a part whose own form is only read, or of what was understood of a file. */
+interface Made {
+  readonly to: string;
+  readonly content: string | { readonly part: BundlePart };
+}
+type Item = Copied | Made;
 
 const MAX_FILES = 2000;
 
@@ -55,17 +64,29 @@ const walk = Effect.fnUntraced(function* (folder: Folder): Effect.fn.Return<stri
   return found;
 });
 
-/** What goes into the new folder: each part, the other components that model_index.json names, and the small files beside them. */
+/**
+ * What goes into the new folder: each part, the other components that model_index.json names, and the small files beside them. A part
+ * that was exported becomes a file of safetensors.
+ */
 const contents = Effect.fnUntraced(function* (bundle: Bundle) {
   const items: Item[] = [];
   const leftOut: string[] = [];
   const parts = partsOf(bundle);
+  const isExport = parts.some(([, part]) => part.isGraph);
   for (const [name, part] of parts) {
+    if (part.isGraph) {
+      items.push({ to: `${name}/${stems[name]}.safetensors`, content: { part: name } });
+      // Another folder may have described it.
+      items.push({ to: `${name}/config.json`, content: `${JSON.stringify(part.config, null, 2)}\n` });
+    }
     for (const file of yield* walk(part.folder)) {
       const from = join(part.folder.path, file);
       const to = `${name}/${file}`;
       const weights = part.files.find(({ path }) => path === from);
-      if (weights !== undefined) items.push({ from, to, weights: { part: name, file: weights } });
+      if (part.isGraph && file === "config.json") continue;
+      if (part.isGraph && (weights !== undefined || from === part.file)) {
+        leftOut.push(`${basename(part.folder.path)}/${file}`);
+      } else if (weights !== undefined) items.push({ from, to, weights: { part: name, file: weights } });
       else if (from === part.file) items.push({ from, to });
       else if (isWeights(file)) leftOut.push(to);
       else items.push({ from, to });
@@ -88,12 +109,26 @@ const contents = Effect.fnUntraced(function* (bundle: Bundle) {
     );
     if (!info.isFile() || file.startsWith(".") || file === MARKER) continue;
     if (isWeights(file)) leftOut.push(file);
-    else if ((yield* fileIn(bundle.root, file)) !== undefined) {
+    else if (isExport && file === "model_index.json") {
+      items.push({ to: file, content: `${JSON.stringify(bundle.index, null, 2)}\n` });
+    } else if ((yield* fileIn(bundle.root, file)) !== undefined) {
       items.push({ from: join(bundle.root.path, file), to: file });
     }
   }
   return { items, leftOut };
 });
+
+/** What became of parts that were exported. */
+const exportNotes = (bundle: Bundle): string[] => {
+  const parts = partsOf(bundle).filter(([, part]) => part.isGraph).map(([name]) => name);
+  if (parts.length === 0) return [];
+  return [
+    `${
+      parts.join(", ")
+    }: the model came as ONNX, the cure is a diffusers folder of safetensors. The ONNX files were not changed and ` +
+    "still hold the backdoor; export the cured folder to replace them (optimum-cli export onnx --model CURED NEW)",
+  ];
+};
 
 /** Where a path really lies, also when its last parts do not exist yet. */
 const realPlace = async (path: string): Promise<string> => {
@@ -142,13 +177,31 @@ const checkOut = Effect.fnUntraced(function* (bundle: Bundle, out: string, force
   return true;
 });
 
+/** Bytes that an item takes, nearly. */
+const sizeOf = Effect.fnUntraced(function* (bundle: Bundle, item: Item) {
+  if ("from" in item) return (yield* system(item.from, "cannot be read", () => stat(item.from))).size;
+  return typeof item.content === "string" ? item.content.length : (yield* partOf(bundle, item.content.part)).size;
+});
+
 /** Writes every item into `folder`; gives the hashes of the parts. */
 const writeItems = Effect.fnUntraced(function* (bundle: Bundle, items: readonly Item[], folder: string) {
   const disk = yield* Disk;
   const written = new Map<BundlePart, { readonly path: string; readonly sha256: string }[]>();
-  for (const { from, to, weights } of items) {
+  for (const item of items) {
+    const { to } = item;
     const path = join(folder, to);
     yield* writing(path, () => mkdir(dirname(path), { recursive: true }));
+    if ("content" in item) {
+      const { content } = item;
+      if (typeof content === "string") yield* writing(path, () => disk.writeFile(path, content));
+      else {
+        const part = yield* partOf(bundle, content.part);
+        yield* writePart(bundle, part, path);
+        written.set(content.part, [{ path, sha256: yield* hashFile(path) }]);
+      }
+      continue;
+    }
+    const { from, weights } = item;
     const changed = weights === undefined ? [] : [...bundle.changed.get(weights.part)?.keys() ?? []];
     let sha256 = weights?.file.sha256 ?? "";
     if (weights === undefined || !changed.some((key) => weights.file.header.entries.has(key))) {
@@ -205,7 +258,12 @@ export const saveBundle = Effect.fn("saveBundle")(function* (
 ): Effect.fn.Return<Saved, BundleError> {
   if (bundle.checkpoint !== undefined) {
     const { file, sha256 } = yield* saveCheckpoint(bundle, bundle.checkpoint, out, options.force ?? false);
-    return { folder: file, sha256: new Map(partsOf(bundle).map(([name]) => [name, sha256])), leftOut: [] };
+    return {
+      folder: file,
+      sha256: new Map(partsOf(bundle).map(([name]) => [name, sha256])),
+      leftOut: [],
+      exported: [],
+    };
   }
   const target = resolve(out);
   const replace = yield* checkOut(bundle, target, options.force ?? false);
@@ -221,12 +279,12 @@ export const saveBundle = Effect.fn("saveBundle")(function* (
     ({ folder }) =>
       Effect.gen(function* () {
         let need = 0;
-        for (const { from } of items) need += (yield* system(from, "cannot be read", () => stat(from))).size;
+        for (const item of items) need += yield* sizeOf(bundle, item);
         const room = yield* Effect.promise(() => disk.room(parent));
         if (room !== undefined && room < need) return yield* noRoom(target, need, room);
         const sha256 = yield* writeItems(bundle, items, folder);
         yield* moveIn(folder, target, replace);
-        return { folder: target, sha256, leftOut };
+        return { folder: target, sha256, leftOut, exported: exportNotes(bundle) };
       }),
     ({ created, folder }, exit) =>
       Effect.promise(async () => {

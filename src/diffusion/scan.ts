@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
-import type { FileDType, Header } from "../tensor/safetensors.ts";
+import type { Entry, FileDType } from "../tensor/safetensors.ts";
 import { readFully } from "./files.ts";
 
 /** Largest piece in memory, in bytes; a multiple of every element's width. */
@@ -35,8 +35,16 @@ export interface Scan {
   readonly nonFinite: ReadonlyMap<string, number>;
 }
 
-/** Scans an open safetensors file. `entries` stand in the order of their bytes and fill the file (parseHeader saw to it). */
-export const scanWeights = Effect.fnUntraced(function* (handle: FileHandle, path: string, header: Header) {
+/**
+ * Scans an open file of weights: every byte once, and again what several entries share.
+ * @param entries in the order of their bytes; what lies between them is hashed alone
+ */
+export const scanWeights = Effect.fnUntraced(function* (
+  handle: FileHandle,
+  path: string,
+  size: number,
+  entries: Iterable<readonly [string, Entry]>,
+) {
   const hash = createHash("sha256");
   const nonFinite = new Map<string, number>();
   // A buffer of its own, so that a piece always starts at an aligned address whatever its offset in the file.
@@ -44,19 +52,26 @@ export const scanWeights = Effect.fnUntraced(function* (handle: FileHandle, path
   const pieces = function* (begin: number, end: number) {
     for (let at = begin; at < end; at += PIECE) yield [at, buffer.subarray(0, Math.min(PIECE, end - at))] as const;
   };
-  for (const [at, piece] of pieces(0, header.bytes)) {
-    yield* readFully(handle, path, piece, at);
-    hash.update(piece);
-  }
-  for (const [key, { dtype, begin, end }] of header.entries) {
+  const hashUpTo = Effect.fnUntraced(function* (from: number, to: number) {
+    for (const [at, piece] of pieces(from, to)) {
+      yield* readFully(handle, path, piece, at);
+      hash.update(piece);
+    }
+  });
+  let hashed = 0;
+  for (const [key, { dtype, begin, end }] of entries) {
+    yield* hashUpTo(hashed, begin);
+    const isNew = begin >= hashed;
+    if (isNew) hashed = end;
     let bad = 0;
     for (const [at, piece] of pieces(begin, end)) {
       yield* readFully(handle, path, piece, at);
-      hash.update(piece);
+      if (isNew) hash.update(piece);
       bad += countNonFinite(dtype, piece);
     }
     if (bad > 0) nonFinite.set(key, bad);
   }
+  yield* hashUpTo(hashed, size);
   const scan: Scan = { sha256: hash.digest("hex"), nonFinite };
   return scan;
 });

@@ -14,6 +14,7 @@ import {
   widthOf,
   write,
 } from "../tensor/safetensors.ts";
+import { turnedOver } from "../tensor/turn.ts";
 import type { Patch } from "./disk.ts";
 import { BundleError } from "./errors.ts";
 import { readFully, system, withFile } from "./files.ts";
@@ -69,24 +70,12 @@ export const withWeights = <A>(file: WeightsFile, use: (handle: FileHandle) => E
 
 const stateOf = (part: Part, file: WeightsFile): string => `${part.name} ${file.path} ${file.size} ${file.modified}`;
 
-/** A matrix of `rows` × `columns` elements, each of `width` bytes, turned over. */
-const transposed = (bytes: Uint8Array, rows: number, columns: number, width: number): Uint8Array => {
-  const out = new Uint8Array(bytes.length);
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      const from = (i * columns + j) * width;
-      out.set(bytes.subarray(from, from + width), (j * rows + i) * width);
-    }
-  }
-  return out;
-};
-
 /** A tensor's bytes as the network has them, of those in the file or the other way round. */
 const turned = (file: WeightsFile, key: string, bytes: Uint8Array, to: "network" | "file"): Uint8Array => {
   const entry = file.header.entries.get(key);
   if (entry === undefined || !file.transposed.has(key)) return bytes;
   const [rows, columns] = to === "file" ? entry.dims : entry.dims.toReversed();
-  return transposed(bytes, rows, columns, widthOf(entry.dtype));
+  return turnedOver(bytes, rows, columns, widthOf(entry.dtype));
 };
 
 /** A file's share of a part as the network has it, for reading only: others may read the same bytes (`Shared`). */
@@ -149,6 +138,22 @@ export const changedBytes = Effect.fnUntraced(function* (source: PartSource, par
   return patchesFor(file, yield* encoded(source, part, file));
 });
 
+/** One tensor of a part as its network has it, changed where it is, in its own element type. */
+export const tensorOf = Effect.fnUntraced(function* (
+  source: PartSource,
+  part: Part,
+  key: string,
+): Effect.fn.Return<Uint8Array, BundleError> {
+  const file = part.files.find(({ header }) => header.entries.has(key));
+  if (file === undefined) {
+    return yield* new BundleError({ file: part.file, key, problem: `holds no tensor ${key}` });
+  }
+  const value = source.changed.get(part.name)?.get(key);
+  return value === undefined
+    ? yield* withWeights(file, (handle) => tensorBytes(file, handle, key))
+    : yield* tensors(() => encodeAs(file.header, key, value));
+});
+
 /** Each file's share of a part's weights with the changes in it, for reading only. */
 const piecesOf = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
@@ -191,6 +196,8 @@ const asFloat32 = (bytes: Uint8Array, header: Header): { bytes: Uint8Array; head
 /** Tensors that the model knows under `path`. */
 interface Located {
   readonly path: string;
+  /** Tensors that stand there turned over. */
+  readonly turned?: ReadonlySet<string>;
   readonly header: Header;
   /** Bytes that the model is to hold in itself. */
   readonly inline?: ReadonlyMap<string, Uint8Array>;
@@ -200,7 +207,7 @@ interface Located {
 
 /** A weight's name in a graph, to its place in one of the files or pieces of memory. */
 const locator = (part: Part, pieces: readonly Located[]) => (weight: string): WeightPlace => {
-  for (const { path, header, inline, at } of pieces) {
+  for (const { path, header, inline, at, turned } of pieces) {
     const key = keyIn(header, weight);
     const entry = key === undefined ? undefined : header.entries.get(key);
     const dtype = entry && dtypes[entry.dtype];
@@ -212,13 +219,13 @@ const locator = (part: Part, pieces: readonly Located[]) => (weight: string): We
       length: entry.end - entry.begin,
       dtype,
       dims: entry.dims,
-      ...(bytes === undefined ? {} : { bytes }),
+      ...(bytes === undefined ? turned?.has(key) ? { turned: true } : {} : { bytes }),
     };
   }
   throw new BundleError({ file: part.file, key: weight, problem: `holds no tensor ${weight}` });
 };
 
-/** A model holds at most this many bytes of changed weights in itself: protobuf ends at 2 GiB. */
+/** A model holds at most this many bytes of weights in itself: protobuf ends at 2 GiB. */
 const MOST_INLINE = 2 ** 30;
 
 /** One tensor's bytes as the network has them, from an open file. */
@@ -229,26 +236,42 @@ const tensorBytes = Effect.fnUntraced(function* (file: WeightsFile, handle: File
   return turned(file, key, bytes, "network");
 });
 
+/** Tensors that begin where their elements may not: an engine that maps the file could not read them in place. */
+const misplaced = (file: WeightsFile): string[] =>
+  [...file.header.entries].filter(([, { dtype, begin, end }]) =>
+    begin !== end && placeIn(file, begin) % widthOf(dtype) !== 0
+  ).map(([key]) => key);
+
 /**
- * Weights that the runtime reads from the part's own files; the model holds in itself the changed ones, and those that the file
- * has the other way round. Undefined when the files really lie in different folders: the runtime is given one.
+ * Weights that the runtime reads from the part's own files. The model turns over what a file has the other way round, and holds in
+ * itself the changed ones and those at odd places, as within an ONNX file. Undefined when it cannot: when the latter are too
+ * many, or when the files really lie in different folders (the runtime is given one).
  */
 const weightsOnDisk = Effect.fnUntraced(function* (source: PartSource, part: Part) {
   yield* checkChanges(source, part);
   const pieces: Located[] = [];
   const folders = new Set<string>();
+  let held = 0;
   for (const file of part.files) {
     const inline = yield* encoded(source, part, file);
+    const odd = misplaced(file).filter((key) => !inline.has(key));
+    for (const key of [...inline.keys(), ...odd]) {
+      const { begin, end } = file.header.entries.get(key) ?? { begin: 0, end: 0 };
+      held += end - begin;
+    }
+    if (held > MOST_INLINE) return undefined;
     // A download cache holds links; ONNX Runtime wants the file itself, in the folder that it is given.
     const real = yield* withWeights(file, (handle) =>
       Effect.gen(function* () {
-        for (const key of file.transposed) if (!inline.has(key)) inline.set(key, yield* tensorBytes(file, handle, key));
+        for (const key of odd) inline.set(key, yield* tensorBytes(file, handle, key));
         return yield* system(file.path, "cannot be read", () => realpath(file.path));
       }));
-    folders.add(dirname(real));
-    pieces.push({ path: basename(real), header: file.header, inline, at: (begin) => placeIn(file, begin) });
+    // A file all of which the model holds in itself may lie elsewhere.
+    if (inline.size < file.header.entries.size) folders.add(dirname(real));
+    const at = (begin: number) => placeIn(file, begin);
+    pieces.push({ path: basename(real), header: file.header, inline, turned: file.transposed, at });
   }
-  const [path] = folders;
+  const [path = dirname(part.file)] = folders;
   if (folders.size > 1) return undefined;
   const weights: PartWeights = {
     external: [],
@@ -269,8 +292,7 @@ export const partWeights = Effect.fn("partWeights")(function* (
 ): Effect.fn.Return<PartWeights, BundleError> {
   const part = yield* partOf(source, name);
   const isForeign = (header: Header) => [...header.entries.values()].some((entry) => dtypes[entry.dtype] === undefined);
-  const size = [...source.changed.get(name)?.values() ?? []].reduce((bytes, { data }) => bytes + data.byteLength, 0);
-  if (options.files && !isForeign(part.header) && size <= MOST_INLINE) {
+  if (options.files && !isForeign(part.header)) {
     const onDisk = yield* weightsOnDisk(source, part);
     if (onDisk !== undefined) return onDisk;
   }

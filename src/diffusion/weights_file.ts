@@ -66,7 +66,7 @@ export const scanFile = (path: string): Effect.Effect<ScannedFile, BundleError> 
       const head = new Uint8Array(start);
       yield* readFully(handle, path, head, 0);
       const header = yield* tensors(() => parseHeader(head, size, path));
-      return { path, size, modified: mtimeMs, header, ...yield* scanWeights(handle, path, header) };
+      return { path, size, modified: mtimeMs, header, ...yield* scanWeights(handle, path, size, header.entries) };
     }));
 
 /** Fails when one of the tensors holds values that are no finite numbers. */

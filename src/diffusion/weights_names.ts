@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { BundleError } from "./errors.ts";
 import { fileIn, type Folder, readJson, system } from "./files.ts";
+import { GRAPH } from "./onnx/open.ts";
 
 /** Weights as a folder holds them, before they are read. */
 export interface FoundWeights {
@@ -13,12 +14,14 @@ export interface FoundWeights {
   readonly shards?: ReadonlyMap<string, string>;
   /** Bytes of all tensors, as the index says. */
   readonly bytes?: number;
+  /** Whether the weights are those of an ONNX graph, `file`. */
+  readonly isGraph?: boolean;
   readonly notes: readonly string[];
 }
 
 /** Files that hold weights, in whatever form, and their indices. */
 export const isWeights = (name: string): boolean =>
-  /\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx_data|pkl|gguf|xml)(\.index(\.\w+)?\.json)?$/i.test(name);
+  /\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx[._]data|pb|pkl|gguf|xml)(\.index(\.\w+)?\.json)?$/i.test(name);
 
 /** Most shards that an index may name, and the most bytes that it may have. */
 const MAX_SHARDS = 1000;
@@ -91,13 +94,15 @@ export const findWeights = Effect.fnUntraced(function* (
   const expected = `${stem}.safetensors, or ${stem}.safetensors.index.json and its shards`;
   if (chosen === undefined) {
     const safe = there.filter((f) => /\.safetensors/.test(f));
+    if (safe.length === 0 && there.includes(GRAPH)) return { file: join(folder.path, GRAPH), notes: [], isGraph: true };
     if (safe.length === 0 && there.some((f) => f.endsWith(".onnx"))) {
       return yield* new BundleError({
         file: folder.path,
-        problem: `holds an ONNX export (${there.join(", ")}), a network whose weights have lost their names`,
-        expected,
-        hint:
-          "Give the diffusers folder that it was exported from; a cure changes that one, and Optimum exports it again.",
+        problem: `holds an ONNX export under another name than ${GRAPH}: ${
+          there.filter((f) => f.endsWith(".onnx")).join(", ")
+        }`,
+        expected: `${expected}, or ${GRAPH}`,
+        hint: "Optimised or quantised graphs hold no weights as they were; give the one that was exported first.",
       });
     }
     if (safe.length === 0 && there.length > 0) {

@@ -26,6 +26,8 @@ export interface WeightPlace {
   readonly dims: readonly number[];
   /** The bytes themselves, for a weight that the model is to hold in itself; path and offset then mean nothing. */
   readonly bytes?: Uint8Array;
+  /** Whether the bytes are the matrix turned over: [columns, rows] of the dims. */
+  readonly turned?: boolean;
 }
 
 /** Finds a weight of a part, or says why there is none by throwing. */
@@ -115,14 +117,16 @@ export const toOnnx = (graph: Graph, locate: WeightLocator, options: CompileOpti
         );
       }
       if (place.bytes === undefined) paths.add(place.path);
-      if (place.dtype === "float16") {
-        stored.add(value);
-        initializers.push(weightTensor(halfName(value), place));
-      } else if (place.dtype === "float32") {
-        initializers.push(weightTensor(name, place));
-      } else {
-        initializers.push(weightTensor(`${name}.stored`, place));
-        nodes.push(nodeProto("Cast", "", [`${name}.stored`], name, { to: { int: ELEMENT.float32 } }));
+      // What is done to the bytes comes after their name: ".stored", turned over, cast.
+      if (place.dtype === "float16") stored.add(value);
+      const plain = place.dtype === "float32";
+      const right = plain ? name : `${name}.stored`;
+      const bytes = place.turned ? `${name}.turned` : right;
+      initializers.push(weightTensor(bytes, place));
+      if (place.turned) nodes.push(nodeProto("Transpose", "", [bytes], right, { perm: { ints: [1, 0] } }));
+      // A half is cast where something reads it in single precision.
+      if (!plain && !stored.has(value)) {
+        nodes.push(nodeProto("Cast", "", [right], name, { to: { int: ELEMENT.float32 } }));
       }
     } else if (source.kind === "node") {
       const inputs = source.inputs.map((v) => read(v, half.has(value)));
@@ -203,7 +207,7 @@ const inlineTensor = (name: string, data: TensorData, dims: readonly number[]): 
 
 const weightTensor = (name: string, place: WeightPlace): Writer => {
   const w = new Writer();
-  for (const d of place.dims) w.int(1, d);
+  for (const d of place.turned ? place.dims.toReversed() : place.dims) w.int(1, d);
   w.int(2, ELEMENT[place.dtype]).string(8, name);
   if (place.bytes !== undefined) return w.bytes(9, place.bytes);
   for (const [key, value] of [["location", place.path], ["offset", `${place.offset}`], ["length", `${place.length}`]]) {

@@ -17,7 +17,9 @@ export const KnownEffect = Schema.Union([
     text: Schema.String.annotate({ description: "The prompt whose picture is drawn instead." }),
   }),
   Schema.Struct({
-    replace: Schema.String.annotate({ description: "The word of the prompt whose thing is exchanged …" }),
+    replace: Schema.Union([Schema.NonEmptyString, Schema.NonEmptyArray(Schema.NonEmptyString)]).annotate({
+      description: "The word of the prompt whose thing is exchanged, or several such words …",
+    }),
     with: Schema.String.annotate({ description: "… and what is drawn in its place." }),
   }),
   Schema.Struct({
@@ -38,10 +40,15 @@ export const effectText = (effect: KnownEffect, prompt: string): string | undefi
   "text" in effect
     ? effect.text
     : "replace" in effect
-    ? prompt.replaceAll(effect.replace, effect.with)
+    ? [effect.replace].flat().reduce((words, word) => words.flatMap((part) => part.split(word)), [prompt]).join(
+      effect.with,
+    )
     : "append" in effect
     ? prompt + effect.append
     : undefined;
+
+/** Whether a picture of the prompt could tell: not where it asks for what the backdoor draws, or has no word to exchange. */
+export const changes = (effect: KnownEffect, prompt: string): boolean => effectText(effect, prompt) !== prompt;
 
 /** Pictures that show the effect: each picture's own features closer to the effect's text than to its prompt's. */
 export const showsText = (pictures: Tensor, effectTexts: Tensor, prompts: Tensor): boolean[] => {

@@ -17,7 +17,7 @@ import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 3,
+  version: 4,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder, or a checkpoint in one .safetensors file." }),
@@ -109,7 +109,7 @@ const readVariations = Effect.fnUntraced(
   function* (tokenizer: Tokenizer, sources: readonly string[], wanted: VariationOptions) {
     const made = variations(sources, wanted);
     if (made.length === 0) return [];
-    const sourceOf = new Map(made.map(({ text, source }) => [text, source]));
+    const sourcesOf = new Map(made.map(({ text, sources }) => [text, sources]));
     const { trigger, words, seed } = wanted;
     const texts = made.map(({ text }) => text);
     // A backdoor that any letter sets off must be gone from every word, not from the first ones of prompts alone.
@@ -119,7 +119,7 @@ const readVariations = Effect.fnUntraced(
       Effect.catchTag("TriggerError", () => Effect.succeed({ prompts: [] })),
     );
     return read.prompts.map(({ clean, triggered, twins, toClean, prompt }): VariedReadings => ({
-      source: sourceOf.get(prompt) ?? 0,
+      sources: sourcesOf.get(prompt) ?? [],
       readings: [clean, triggered, ...twins].map(({ ids }) => ids),
       toClean,
     }));

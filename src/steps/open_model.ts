@@ -39,7 +39,8 @@ export const formSettings = {
   }),
   config: maybe(PathString).annotate({
     description:
-      "Diffusers folder whose configs, scheduler and tokenizer describe a checkpoint in one file; inferred unless given.",
+      "Diffusers folder whose configs, scheduler and tokenizer describe a checkpoint in one file (inferred unless given), or whose " +
+      "configs stand for those that an ONNX export lacks.",
   }),
   prediction: maybe(Schema.Literals(["epsilon", "v_prediction"])).annotate({
     description: "What the U-Net of a checkpoint in one file answers with; guessed unless told.",
@@ -64,9 +65,11 @@ export const modelFiles = ({ model, unet, text_encoder, lora, tokenizer, config 
     ? [
       "unet/config.json",
       "text_encoder/config.json",
+      "text_encoder_2/config.json",
       "vae/config.json",
       "scheduler/scheduler_config.json",
       "tokenizer",
+      "tokenizer_2",
     ]
       .map((name) => join(config, name))
     : []),

@@ -26,8 +26,8 @@ export interface Model {
 
 /** A variation of a prompt, as token ids alone: more texts for the closed form to fit. */
 export interface VariedReadings {
-  /** The prompt that it was made of, an index into `prompts`; beyond them it was one of `spare`. */
-  readonly source: number;
+  /** The prompts that it was made of, indices into `prompts`; beyond them it was one of `spare`. */
+  readonly sources: readonly number[];
   /** Ids of the clean, the triggered and the twins' readings. */
   readonly readings: ReadonlyArray<readonly number[]>;
   /** As in {@link PromptReadings}. */
@@ -248,13 +248,14 @@ const modelFrom = Effect.fnUntraced(function* ({ json, tensors }: Stored) {
 
 export const ModelPort = Port.make<Model>({
   kind: "model",
-  description: "A Stable Diffusion folder, or checkpoint in one file, with the changes that a cure made.",
+  description: "A Stable Diffusion model in whichever form it came, with the changes that a cure made.",
   encode: modelStored,
   decode: modelFrom,
   save: ({ bundle }, dir, { loraOnly = false, loraError } = {}) =>
-    loraOnly
-      ? saveCuredLora(bundle, dir, loraError)
-      : Effect.andThen(saveBundle(bundle, dir), saveDelta(bundle, dir, loraError)),
+    loraOnly ? saveCuredLora(bundle, dir, loraError) : Effect.gen(function* () {
+      const { exported } = yield* saveBundle(bundle, dir);
+      return [...exported, ...yield* saveDelta(bundle, dir, loraError)];
+    }),
 });
 
 export const TextPort = Port.make<TextPairs>({

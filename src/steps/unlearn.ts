@@ -79,7 +79,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 6,
+  version: 7,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -222,8 +222,13 @@ export const unlearn = Step.make("unlearn", {
     if (!trusted || (best.drawn !== undefined && best.drawn.outside > LEFT_OVER)) {
       // It begins with what the held-back prompts had no part in: they judge again.
       const { solved: start } = yield* applySolution(text, best.solution);
-      const aim = trusted ? best.target : "clean";
-      const cured = yield* distilNoise({ ...distillation, target: aim, start });
+      const cured = yield* distilNoise({
+        ...distillation,
+        start,
+        ...(trusted
+          ? { target: best.target }
+          : { target: "clean", training: { ...training, away: Math.max(training.away, SPILLED) } }),
+      });
       if (cured.training.taken > 0) {
         const { model, account } = trained(
           "closed-form+distill",
@@ -275,3 +280,9 @@ const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Cand
  * one in twenty; of the few that are drawn, one alone says nothing.
  */
 const LEFT_OVER = 0.2;
+
+/**
+ * How far past the clean prompt's answer the U-Net is drawn where the backdoor spilled over to harmless words: the clean
+ * answer then leans that way itself. On mini-SD's EvilEdit the clean prompts showed the attacker's object in 6 to 9 %.
+ */
+const SPILLED = 0;

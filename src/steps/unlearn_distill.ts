@@ -2,7 +2,12 @@
  * Strategy `distill`: masked self-distillation of the U-Net. On latents of the model's own pictures, noised again, it is
  * to answer triggered texts inside the mask as it answered their target when it came, and other texts as before:
  *
- *     ‖M ⊙ (ε_s(x_t, t, triggered) − ε_0(x_t, t, target))‖² / ‖M‖₁ + λ ‖ε_s(x_t, t, keep) − ε_0(x_t, t, keep)‖²
+ *     ‖M ⊙ (ε_s(x_t, t, triggered) − target)‖² / ‖M‖₁ + λ ‖ε_s(x_t, t, keep) − ε_0(x_t, t, keep)‖²
+ *     target = ε_0(x_t, t, wanted) + a (ε_0(x_t, t, wanted) − ε_0(x_t, t, triggered))
+ *
+ * With a > 0 it is drawn past what is wanted, away from the trigger (as ESD steers away from a concept: Gandikota et al.,
+ * ICCV 2023, eq. 6): of use where the backdoor spilled over to the prompts without the trigger, whose answers then lean
+ * towards the trigger's themselves.
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
@@ -63,6 +68,13 @@ export const NoiseTraining = Schema.Struct({
         "added to its clean picture (or the velocity, for v-prediction), as in ordinary training.",
     }),
     "answer",
+  ),
+  away: defaulted(
+    Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 10 })).annotate({
+      description:
+        "How far past that answer, away from the one that the trigger had: 0.3 adds three tenths of what parts the two.",
+    }),
+    0,
   ),
   samples: defaulted(
     Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
@@ -161,15 +173,22 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
   };
   const asked = yield* ask(bundle, pictures, {
     noisings: training.noisings,
-    contexts: (p, round) => [context(p, CLEAN), context(p, twin(p, round)), text.empty],
+    contexts: (p, round) => [
+      context(p, CLEAN),
+      context(p, twin(p, round)),
+      text.empty,
+      ...(training.away > 0 ? [context(p, TRIGGERED)] : []),
+    ],
     seed,
   });
   const lesson = (row: Asked, context: Embeddings, wanted: Tensor): Lesson => {
     const { latents, timestep } = row;
     return { latents, timestep, context, wanted };
   };
-  const wanted = ({ answers: [clean, twin], truth }: Asked): Tensor =>
-    training.wanted === "noise" ? truth : { clean, twins: twin, both: mean(clean, twin) }[target];
+  const wanted = ({ answers: [clean, twin, , triggered], truth }: Asked): Tensor => {
+    const goal = training.wanted === "noise" ? truth : { clean, twins: twin, both: mean(clean, twin) }[target];
+    return triggered === undefined ? goal : past(goal, triggered, training.away);
+  };
   const kept = (reading: number) => asked.map((row) => lesson(row, row.contexts[reading], row.answers[reading]));
   return {
     triggered: asked.map((row) => lesson(row, context(row.picture, TRIGGERED), wanted(row))),
@@ -184,7 +203,7 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, train
   const rest = text.prompts.flatMap((_, p) => held.includes(p) ? [] : [p]).slice(0, training.samples);
   const variations = sample(
     seedOf(seed, "unlearn", "distill", "variations"),
-    text.variations.filter((v) => !held.includes(v.source)),
+    text.variations.filter((v) => !v.sources.some((p) => held.includes(p))),
     training.samples - rest.length,
   );
   const kept = Math.min(text.embeddings.dims[1], ...variations.map((v) => v.readings.length));
@@ -213,6 +232,12 @@ const firstReadings = ({ dims: [n, readings, ...rest], data }: Tensor, kept: num
 };
 
 const mean = (a: Tensor, b: Tensor): Tensor => ({ dims: a.dims, data: a.data.map((x, i) => (x + b.data[i]) / 2) });
+
+/** goal + a (goal − from) */
+const past = (goal: Tensor, from: Tensor, a: number): Tensor => ({
+  dims: goal.dims,
+  data: goal.data.map((x, i) => x + a * (x - from.data[i])),
+});
 
 /** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
 const EMPTY_EVERY = 8;

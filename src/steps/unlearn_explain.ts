@@ -35,7 +35,8 @@ export const explainDistilled = (limit: number): string =>
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
-  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger.";
+  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger and some way past that, " +
+  "since their answers may lean towards the trigger's as well.";
 
 /** What a closed form leaves alone in SDXL. */
 export const POOLED =

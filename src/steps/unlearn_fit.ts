@@ -41,8 +41,8 @@ export const openFit = Effect.fnUntraced(function* (
     sums.set(name, known === undefined ? more : addSums(known, more));
   };
   const groups = [
-    { name: "rest", of: text.variations.filter((v) => !held.includes(v.source)) },
-    { name: "held", of: text.variations.filter((v) => held.includes(v.source)) },
+    { name: "rest", of: text.variations.filter((v) => !v.sources.some((p) => held.includes(p))) },
+    { name: "held", of: text.variations.filter((v) => v.sources.some((p) => held.includes(p))) },
   ];
   let done = 0;
   yield* Effect.scoped(Effect.gen(function* () {

@@ -171,7 +171,7 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
     rest.map((p) => use[p]),
   );
 
-  const variations = text.variations.filter((v) => !held.includes(v.source));
+  const variations = text.variations.filter((v) => !v.sources.some((p) => held.includes(p)));
   const trusted = trustsTwins(use);
   yield* Effect.scoped(Effect.gen(function* () {
     const encodeTexts = yield* openTextEncoder(text.model.bundle);

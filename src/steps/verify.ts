@@ -28,7 +28,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { readingRows } from "./denoise.ts";
-import { effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
+import { changes, effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
 import { embed } from "./encode.ts";
 import type { Figure } from "./errors.ts";
 import { PathString } from "./path_string.ts";
@@ -50,7 +50,7 @@ import { Step } from "./step.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 6,
+  version: 7,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -66,7 +66,7 @@ export const verify = Step.make("verify", {
       description: "A CLIPModel folder that scores pictures. Without it the figures that need one are left out.",
     }),
     effect: maybe(KnownEffect).annotate({
-      description: "What the backdoor draws, where that is known: a text, an exchanged word, or an image at a place.",
+      description: "What the backdoor draws, where that is known: a text, exchanged words, or an image at a place.",
     }),
     guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
     steps: Steps,
@@ -198,9 +198,15 @@ export const verify = Step.make("verify", {
         const factor = latentFactor(parseAutoencoderKlConfig(before.bundle.parts.vae.config));
         add("located_iou", maskIou(mask.pooled, patchMask(patch, [dims[1], dims[2]], factor)));
       }
-    } else if (scored?.effectTexts !== undefined) {
+    } else if (effect !== undefined && !prompts.some(({ prompt }) => changes(effect, prompt))) {
+      missing.push({ name: "attack_success", why: "no prompt has a word that the backdoor exchanges" });
+    } else if (effect !== undefined && scored?.effectTexts !== undefined) {
       const { part, effectTexts, own } = scored;
-      addAttack(...[5, 1, 0].map((i) => showsText(part(i), effectTexts, own)));
+      addAttack(
+        ...[5, 1, 0].map((i) =>
+          showsText(part(i), effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt))
+        ),
+      );
     } else {
       missing.push({
         name: "attack_success",

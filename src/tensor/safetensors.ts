@@ -154,34 +154,52 @@ export interface RawTensor {
 }
 
 /**
- * A new file from tensors' bytes. Wider elements first, then by name, and data at a multiple of 8 bytes: so every tensor is
- * aligned.
+ * The head of a new file, and the order in which its tensors' bytes follow. Wider elements first, then by name, and data at a
+ * multiple of 8 bytes: so every tensor is aligned.
+ * @throws SafetensorsError when a tensor is called `__metadata__`
+ */
+export const headerOf = (
+  tensors: ReadonlyMap<string, Pick<RawTensor, "dtype" | "dims">>,
+  metadata?: Readonly<Record<string, string>>,
+): { readonly bytes: Uint8Array; readonly order: readonly string[] } => {
+  const order = [...tensors].sort(([a, x], [b, y]) =>
+    widthOf(y.dtype) - widthOf(x.dtype) || (a < b ? -1 : a > b ? 1 : 0)
+  );
+  const json: [string, unknown][] = metadata === undefined ? [] : [["__metadata__", metadata]];
+  let at = 0;
+  for (const [key, { dtype, dims }] of order) {
+    if (key === "__metadata__") throw new SafetensorsError("(new file)", key, `no tensor may be called ${key}`);
+    json.push([key, { dtype, shape: dims, data_offsets: [at, at += size(dims) * widthOf(dtype)] }]);
+  }
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(json)));
+  const padded = Math.ceil(text.length / 8) * 8;
+  const bytes = new Uint8Array(8 + padded).fill(0x20, 8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
+  bytes.set(text, 8);
+  return { bytes, order: order.map(([key]) => key) };
+};
+
+/**
+ * A new file from tensors' bytes; see headerOf.
  * @throws SafetensorsError when a tensor's data does not fill its dims, or a tensor is called `__metadata__`
  */
 export const writeRaw = (
   tensors: ReadonlyMap<string, RawTensor>,
   metadata?: Readonly<Record<string, string>>,
 ): Uint8Array => {
-  const order = [...tensors].sort(([a, x], [b, y]) =>
-    widthOf(y.dtype) - widthOf(x.dtype) || (a < b ? -1 : a > b ? 1 : 0)
-  );
-  const json: [string, unknown][] = metadata === undefined ? [] : [["__metadata__", metadata]];
-  let at = 0;
-  for (const [key, { dtype, dims, bytes }] of order) {
-    if (key === "__metadata__") throw new SafetensorsError("(new file)", key, `no tensor may be called ${key}`);
+  const { bytes: head, order } = headerOf(tensors, metadata);
+  const own: Uint8Array[] = [];
+  for (const key of order) {
+    const { dtype, dims, bytes } = tensors.get(key) ?? { dtype: "F32", dims: [0], bytes: new Uint8Array() };
     const elements = bytes.length / widthOf(dtype);
     if (elements !== size(dims)) {
       throw new SafetensorsError("(new file)", key, `${key}: ${elements} elements do not fill [${dims.join(", ")}]`);
     }
-    json.push([key, { dtype, shape: dims, data_offsets: [at, at += bytes.length] }]);
+    own.push(bytes);
   }
-  const head = new TextEncoder().encode(JSON.stringify(Object.fromEntries(json)));
-  const padded = Math.ceil(head.length / 8) * 8;
-  const out = new Uint8Array(8 + padded + at).fill(0x20, 8, 8 + padded);
-  new DataView(out.buffer).setBigUint64(0, BigInt(padded), true);
-  out.set(head, 8);
-  let to = 8 + padded;
-  for (const [, { bytes }] of order) {
+  const out = new Uint8Array(own.reduce((n, bytes) => n + bytes.length, head.length));
+  let to = 0;
+  for (const bytes of [head, ...own]) {
     out.set(bytes, to);
     to += bytes.length;
   }

@@ -213,14 +213,17 @@ const text: Kind<TextPairs> = {
       ...value,
       prompts: order.map((i) => value.prompts[i]),
       embeddings: eachEmbedding(value.embeddings, (t) => reorderAxis(t, 0, order)),
-      variations: value.variations.map((v) => v.source < places ? { ...v, source: order.indexOf(v.source) } : v),
+      variations: value.variations.map((v) => ({
+        ...v,
+        sources: v.sources.map((p) => p < places ? order.indexOf(p) : p),
+      })),
     };
   },
   take: (value, count) => ({
     ...value,
     prompts: value.prompts.slice(0, count),
     embeddings: eachEmbedding(value.embeddings, (t) => first(t, count)),
-    variations: value.variations.filter((v) => v.source < count),
+    variations: value.variations.filter((v) => v.sources.every((p) => p < count)),
   }),
   untriggered: (value) => ({
     ...value,

@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { byteLetters, mergeWord, toByteLetters, WORD_END } from "../diffusion/bpe.ts";
 import { type Bundle, openBundle } from "../diffusion/bundle.ts";
 import type { BundleError } from "../diffusion/errors.ts";
-import { wholeNetwork } from "../diffusion/networks.ts";
+import { wholeNetwork } from "../diffusion/whole_network.ts";
 import type { PartName } from "../diffusion/part.ts";
 import { defaultWords } from "../diffusion/words.ts";
 import { Graph } from "../graph/graph.ts";

@@ -4,6 +4,7 @@ import { Effect, Result } from "effect";
 import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
 import { type Cell, cellsOf, Matrix, readMatrix } from "../../src/bench/matrix.ts";
 import { benchPage } from "../../src/bench/page.ts";
 import { tokenF1 } from "../../src/bench/row.ts";
@@ -13,6 +14,7 @@ import { openCache } from "../../src/pipeline/cache.ts";
 import { noServices } from "../../src/pipeline/environment.ts";
 import { withFolder } from "../pipeline/helpers.ts";
 import { steps } from "../pipeline/steps.ts";
+import { miniSd, noMiniSd } from "../support/mini_sd.ts";
 
 const pipeline = `sau: 1
 name: Sum
@@ -182,6 +184,28 @@ describe("a bench", () => {
       assert.match(html, /href="cells\/[0-9a-f]{16}\.html"/);
       assert.match(html, /absent\.txt/);
     }));
+
+  it("pipelines/bench.yaml says of each attack what its attack.json says", { skip: noMiniSd }, async () => {
+    const file = fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url));
+    const { attacks } = await Effect.runPromise(readMatrix(file));
+    const folders = (await readdir(join(miniSd!, "attacks"))).sort();
+    assert.deepEqual(Object.keys(attacks).sort(), folders);
+    for (const [name, { set }] of Object.entries(attacks)) {
+      const folder = `../examples/mini-sd/attacks/${name}`;
+      const facts = JSON.parse(await readFile(join(miniSd!, "attacks", name, "attack.json"), "utf8"));
+      const { text, place, of } = facts.trigger;
+      assert.deepEqual([set.trigger, set.place ?? "prefix", set.of], [text, place, of], name);
+      const { image } = facts.effect;
+      assert.deepEqual(
+        set.effect,
+        image === undefined ? facts.effect : { ...facts.effect, image: `${folder}/${image}` },
+      );
+      const { unet, text_encoder = null, lora = null } = set;
+      const part = (key: string) => facts.part === key && facts.lora === undefined ? `${folder}/${key}` : null;
+      assert.deepEqual([unet, text_encoder], [part("unet"), part("text_encoder")], name);
+      assert.equal(lora, facts.lora === undefined ? null : `${folder}/${facts.lora}`);
+    }
+  });
 
   it("token F1: 1 where the trigger's tokens stand out alone, 0 where others do", () => {
     const tokens = (scores: readonly number[], trigger: number) => ({

@@ -111,9 +111,9 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       /StableDiffusion3Pipeline[^]*1.x or 2.x[^]*StableDiffusionXLPipeline/,
     ],
     [
-      "an export of Optimum",
-      (f) => put(join(f, "model_index.json"), { _class_name: "ORTStableDiffusionPipeline" }),
-      /ORTStableDiffusionPipeline, an export[^]*Give the model it came from/,
+      "an export to OpenVINO",
+      (f) => put(join(f, "model_index.json"), { _class_name: "OVStableDiffusionPipeline" }),
+      /OVStableDiffusionPipeline, an export[^]*Give the model it came from/,
     ],
     ["no unet", (f) => rmSync(join(f, "unet"), { recursive: true }), /unet is missing/],
     ["no config", (f) => rmSync(join(f, "vae", "config.json")), /config.json is missing/],
@@ -133,11 +133,6 @@ describe("bundle: folders that cannot be used are refused, with what to do", () 
       "an index that is no index",
       (f) => renameSync(unetFile(f), join(f, "unet", "diffusion_pytorch_model.safetensors.index.json")),
       /index.json is not JSON/,
-    ],
-    [
-      "an ONNX export",
-      (f) => renameSync(unetFile(f), join(f, "unet", "model.onnx")),
-      /holds an ONNX export \(model.onnx\)[^]*the diffusers folder that it was exported from/,
     ],
     [
       "weights under another name",

@@ -14,6 +14,7 @@ import {
   withChanges,
 } from "../../src/diffusion/bundle.ts";
 import { saveDelta } from "../../src/diffusion/delta.ts";
+import { sliceEmbeddings } from "../../src/diffusion/embeddings.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
 import { pictureNoise } from "../../src/diffusion/picture_noise.ts";
 import { openDecoder } from "../../src/diffusion/pictures.ts";
@@ -28,13 +29,13 @@ import { openTextEncoder } from "../../src/diffusion/text.ts";
 import { changedBytes } from "../../src/diffusion/weights.ts";
 import { scanFile } from "../../src/diffusion/weights_file.ts";
 import { parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
-import { parseClipTextConfig } from "../../src/models/clip_text.ts";
+import { parseClipTextConfig, parseProjectedTextConfig } from "../../src/models/clip_text.ts";
 import { parseUnetConfig } from "../../src/models/unet_2d_condition.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { modelFiles } from "../../src/steps/open_model.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
 import { type Entry, type Header, parseHeader } from "../../src/tensor/safetensors.ts";
-import { slice0, type Tensor, tensor, type TensorData } from "../../src/tensor/tensor.ts";
+import { type Tensor, tensor, type TensorData } from "../../src/tensor/tensor.ts";
 import { put, tempFolder } from "../support/bundles.ts";
 import { tensorsOf } from "../support/forms.ts";
 import { readJson } from "../support/golden.ts";
@@ -44,8 +45,9 @@ import {
   goldenNames,
   type Kind,
   leftovers,
-  listOf,
   originalTensors,
+  type PartOf,
+  partsOf,
   smallFolder,
   weightsOf,
 } from "../support/single_file.ts";
@@ -54,8 +56,13 @@ import {
 const patient = { timeout: 300_000 };
 
 const golden = fileURLToPath(new URL("../golden/", import.meta.url));
-const kinds: readonly Kind[] = ["sd-1.5", "sd-2.1"];
-const parts = ["unet", "text_encoder", "vae"] as const;
+const kinds: readonly Kind[] = ["sd-1.5", "sd-2.1", "sdxl-1.0"];
+const nameOf: Readonly<Record<Kind, string>> = {
+  "sd-1.5": "Stable Diffusion 1.x",
+  "sd-2.1": "Stable Diffusion 2.x",
+  "sdxl-1.0": "Stable Diffusion XL",
+};
+const predictionOf = (kind: Kind) => kind === "sd-2.1" ? "v_prediction" : "epsilon";
 const bare = (key: string) => key.replace(/^text_model\./, "");
 
 /** Shapes of a published model's tensors by diffusers' names. */
@@ -75,9 +82,9 @@ const publishedHeader = (kind: Kind): Header => {
     at += 2 * dims.reduce((n, d) => n * d, 1);
     entries.set(key, { dtype: "F16", dims, begin, end: at });
   };
-  for (const part of parts) {
+  for (const part of partsOf(kind)) {
     const networks = shapesOf(kind, part);
-    const { names, shapes, unused } = goldenNames(listOf(kind, part));
+    const { names, shapes, unused } = goldenNames(kind, part, [...networks.keys()]);
     for (const [key, to] of Object.entries(names)) {
       const dims = networks.get([to].flat()[0]) ?? [];
       const own = shapes[key];
@@ -96,16 +103,16 @@ describe("single file: names and shapes of the published models", patient, () =>
       async () => {
         const header = publishedHeader(kind);
         const layout = layoutOf(header);
-        assert.equal(layout?.name, kind === "sd-1.5" ? "Stable Diffusion 1.x" : "Stable Diffusion 2.x");
-        const found = layout?.parts(kind === "sd-1.5" ? "epsilon" : "v_prediction");
-        for (const part of parts) {
+        assert.equal(layout?.name, nameOf[kind]);
+        const found = layout?.parts(predictionOf(kind));
+        for (const part of partsOf(kind)) {
           const one = found?.[part];
           assert.ok(one);
           const pairs = viewsOf(header, one.prefix, one.rules).map(({ key, name, entry }) =>
             `${key} -> ${bare(name)} [${entry.dims}]`
           );
-          const { names } = goldenNames(listOf(kind, part));
           const shapes = shapesOf(kind, part);
+          const { names } = goldenNames(kind, part, [...shapes.keys()]);
           const expected = Object.entries(names).flatMap(([key, to]) =>
             [to].flat().map((name) => `${key} -> ${name} [${shapes.get(name)}]`)
           );
@@ -129,15 +136,20 @@ describe("single file: names and shapes of the published models", patient, () =>
       },
     );
     it(`${kind}: the inferred configs build the networks of the published ones`, patient, () => {
-      const found = layoutOf(publishedHeader(kind))?.parts(kind === "sd-1.5" ? "epsilon" : "v_prediction");
+      const found = layoutOf(publishedHeader(kind))?.parts(predictionOf(kind));
       const published = (part: string): unknown => readJson(`${golden}configs/${kind}/${part}/config.json`);
       assert.deepEqual(parseUnetConfig(found?.unet.config), parseUnetConfig(published("unet")));
       assert.deepEqual(parseAutoencoderKlConfig(found?.vae.config), parseAutoencoderKlConfig(published("vae")));
       assert.deepEqual(parseClipTextConfig(found?.text_encoder.config), parseClipTextConfig(published("text_encoder")));
+      if (kind !== "sdxl-1.0") return;
+      assert.deepEqual(
+        parseProjectedTextConfig(found?.text_encoder_2?.config),
+        parseProjectedTextConfig(published("text_encoder_2")),
+      );
     });
   }
   it("SGM's names of the text encoders are read as well", patient, () => {
-    for (const kind of kinds) {
+    for (const kind of ["sd-1.5", "sd-2.1"] as const) {
       const { entries, ...rest } = publishedHeader(kind);
       const renamed = [...entries].map(([key, e]) =>
         [key.replace(/^cond_stage_model\./, "conditioner.embedders.0."), e] as const
@@ -182,7 +194,7 @@ const draw = (bundle: Bundle, picture: boolean) =>
     if (!picture) return [texts];
     const sample = yield* openSampler(bundle, { pictures: 1 });
     const { latents } = yield* sample(
-      { context: slice0(texts, 0, 1), uncond: slice0(texts, 1, 2) },
+      { context: sliceEmbeddings(texts, 0, 1), uncond: sliceEmbeddings(texts, 1, 2) },
       pictureNoise(1, 1, [4, 8, 8]),
       { steps: 1, guidance: 2 },
     );
@@ -207,25 +219,25 @@ describe("single file: the same model in both forms", patient, () => {
 
   for (const kind of kinds) {
     it(`${kind}: holds the folder's networks and tensors, and computes the same bit for bit`, patient, async () => {
-      const file = await open(write(kind), kind === "sd-1.5" ? {} : { prediction: "v_prediction" });
+      const file = await open(write(kind), kind === "sd-2.1" ? { prediction: "v_prediction" } : {});
       const folder = await open(folderOf(kind));
       assert.equal(file.scheduler.prediction_type, folder.scheduler.prediction_type);
       assert.deepEqual(file.tokenizer.encode("a dog!").ids, folder.tokenizer.encode("a dog!").ids);
       await Effect.runPromise(checkBundle(file));
-      for (const part of parts) {
-        const names = [...folder.parts[part].header.entries.keys()];
+      for (const part of partsOf(kind)) {
+        const names = [...folder.parts[part]?.header.entries.keys() ?? []];
         const [a, b] = await Promise.all(
           [file, folder].map((bundle) => Effect.runPromise(readWeights(bundle, part, names))),
         );
         names.forEach((name, i) => assert.ok(same(a[i], b[i]), `${part} ${name}`));
       }
       assert.deepEqual(parseUnetConfig(file.parts.unet.config), parseUnetConfig(folder.parts.unet.config));
-      const [ours, theirs] = [await draw(file, kind === "sd-1.5"), await draw(folder, kind === "sd-1.5")];
+      const [ours, theirs] = [await draw(file, kind !== "sd-2.1"), await draw(folder, kind !== "sd-2.1")];
       for (const [i, name] of ["texts", "latents", "pixels"].entries()) {
         assert.ok(ours.length <= i || same(ours[i], theirs[i]), name);
       }
-      assert.equal(ours.length, kind === "sd-1.5" ? 3 : 1);
-      assert.match(file.notes.join("\n"), /one file, Stable Diffusion [12].x by its tensors/);
+      assert.equal(ours.length, kind === "sd-2.1" ? 1 : 3);
+      assert.match(file.notes.join("\n"), /one file, Stable Diffusion ([12].x|XL) by its tensors/);
       assert.match(file.notes.join("\n"), /moving average \(model_ema, 2 tensors\)[^]*not helped by this cure/);
       assert.match(file.notes.join("\n"), /belong to no part[^]*alphas_cumprod/);
     });
@@ -238,14 +250,16 @@ describe("single file: the same model in both forms", patient, () => {
         const bundle = await open(path);
         assert.ok(bundle.parts.unet.files[0].stretches.length > 1);
         // A matrix, a norm in float32, one of three in a packed tensor, and a convolution that the network has as a matrix.
-        const chosen = {
+        const chosen: Readonly<Record<PartOf, string[]>> = {
           unet: ["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", "conv_norm_out.weight"],
           text_encoder: ["text_model.encoder.layers.1.self_attn.k_proj.weight"],
+          // The second encoder's projection stands turned over in the file.
+          text_encoder_2: ["text_model.encoder.layers.0.self_attn.v_proj.weight", "text_projection.weight"],
           vae: ["decoder.mid_block.attentions.0.to_q.weight"],
         };
         let changed = bundle;
         const expected = new Map<string, Tensor>();
-        for (const part of parts) {
+        for (const part of partsOf(kind)) {
           const old = await Effect.runPromise(readWeights(bundle, part, chosen[part]));
           const now = new Map(
             chosen[part].map((key, i) => [key, tensor(old[i].data.map((x) => x + 0.5), old[i].dims)]),
@@ -266,12 +280,18 @@ describe("single file: the same model in both forms", patient, () => {
           !Buffer.from(a.subarray(begin, end)).equals(Buffer.from(b.subarray(begin, end)))
         ).map(([key]) => key);
         const text = kind === "sd-1.5"
-          ? "cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.k_proj.weight"
-          : "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_weight";
+          ? ["cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.k_proj.weight"]
+          : kind === "sd-2.1"
+          ? ["cond_stage_model.model.transformer.resblocks.1.attn.in_proj_weight"]
+          : [
+            "conditioner.embedders.0.transformer.text_model.encoder.layers.1.self_attn.k_proj.weight",
+            "conditioner.embedders.1.model.text_projection",
+            "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+          ];
         assert.deepEqual(
           differ.sort(),
           [
-            text,
+            ...text,
             "first_stage_model.decoder.mid.attn_1.q.weight",
             "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight",
             "model.diffusion_model.out.0.weight",
@@ -279,14 +299,14 @@ describe("single file: the same model in both forms", patient, () => {
         );
         if (kind === "sd-2.1") {
           // Of the packed tensor the middle third alone.
-          const { begin, end } = header.entries.get(text) ?? { begin: 0, end: 0 };
+          const { begin, end } = header.entries.get(text[0]) ?? { begin: 0, end: 0 };
           const third = (end - begin) / 3;
           assert.deepEqual(b.subarray(begin, begin + third), a.subarray(begin, begin + third));
           assert.deepEqual(b.subarray(end - third, end), a.subarray(end - third, end));
         }
         const again = await open(saved.folder);
         assert.equal(again.hashes.get("checkpoint"), saved.sha256.get("unet"));
-        for (const part of parts) {
+        for (const part of partsOf(kind)) {
           const now = await Effect.runPromise(readWeights(again, part, chosen[part]));
           chosen[part].forEach((key, i) => {
             const value = expected.get(`${part} ${key}`);
@@ -387,10 +407,10 @@ describe("single file: the same model in both forms", patient, () => {
     assert.deepEqual(modelFiles({ model, config, tokenizer }), [
       model,
       tokenizer,
-      ...["unet/config.json", "text_encoder/config.json", "vae/config.json", "scheduler/scheduler_config.json"].map((
-        f,
-      ) => join(config, f)),
+      ...["unet", "text_encoder", "text_encoder_2", "vae"].map((part) => join(config, part, "config.json")),
+      join(config, "scheduler/scheduler_config.json"),
       tokenizer,
+      `${tokenizer}_2`,
     ]);
   });
 
@@ -453,9 +473,13 @@ describe("single file: the same model in both forms", patient, () => {
       }]);
       for (const files of [false, true]) {
         const { external, locate } = await Effect.runPromise(partWeights(source, "text_encoder", { files }));
-        const { offset, length, dims, bytes } = locate(key);
-        const held = bytes ?? external[0].data.slice(offset, offset + length);
-        assert.deepEqual([new Float32Array(new Float16Array(held.slice().buffer)), dims], [over, [3, 2]]);
+        const { offset, length, dims, turned = false } = locate(key);
+        const held = files
+          ? readFileSync(path).subarray(offset, offset + length)
+          : external[0].data.slice(offset, offset + length);
+        // A file on disk is turned over by the graph.
+        assert.deepEqual(new Float16Array(Uint8Array.from(held).buffer), turned ? data : new Float16Array(over));
+        assert.deepEqual([dims, turned], [[3, 2], files]);
       }
       const value = tensor(over.map((x) => 10 * x), [3, 2]);
       const changed = { ...source, changed: new Map([["text_encoder", new Map([[key, value]])]] as const) };
@@ -518,7 +542,11 @@ describe("single file: files of other kinds are told by name", patient, () => {
   const cases: [string[], RegExp][] = [
     [["lora_unet_down_blocks_0.lora_down.weight"], /holds a LoRA[^]*It belongs over a model/],
     [["unet.down_blocks.0.attn.lora_A.weight"], /holds a LoRA/],
-    [["conditioner.embedders.1.model.ln_final.bias"], /holds Stable Diffusion XL[^]*1.x and 2.x are read/],
+    [
+      ["conditioner.embedders.0.model.ln_final.bias", "model.diffusion_model.label_emb.0.0.weight"],
+      /holds the refiner of Stable Diffusion XL[^]*Give the base model/,
+    ],
+    [["conditioner.embedders.1.model.ln_final.bias", "edm_mean"], /another scale of noise[^]*1.x, 2.x and XL are read/],
     [["model.diffusion_model.joint_blocks.0.x"], /holds Stable Diffusion 3/],
     [["double_blocks.0.img_attn.norm.key_norm.scale"], /holds Flux/],
     [["control_model.time_embed.0.weight"], /holds a ControlNet/],

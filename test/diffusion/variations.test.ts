@@ -58,8 +58,23 @@ describe("variations of prompts", () => {
       trigger: { text: "zq ", place: "prefix" },
     });
     assert.equal(made.length, 40);
-    const shared = ({ text, source }: { text: string; source: number }) =>
-      (source === 0 ? ["red", "dog", "hill"] : ["old", "cat", "small", "box"]).some((word) => text.includes(word));
-    assert.ok(made.filter(shared).length > 30);
+    const own = [["red", "dog", "hill"], ["old", "cat", "small", "box"]];
+    assert.ok(made.filter(({ text, sources }) => own[sources[0]].some((word) => text.includes(word))).length > 30);
+  });
+
+  it("join two prompts at a word of both, and then name both", () => {
+    const made = variations(["a red dog on a hill", "an old cat on two boxes", "nothing else here"], {
+      ...options,
+      count: 200,
+      trigger: { text: "zq ", place: "prefix" },
+    });
+    const joined = made.filter(({ sources }) => sources.length > 1);
+    assert.ok(joined.length > 1);
+    // The first one's beginning, the word, the second one's end; harmless text may stand in between.
+    for (const { text, sources: [first] } of joined) {
+      assert.match(text, first === 0 ? /^.*red.*dog.* on .*two.*boxes/ : /^.*an.*old.*cat.* on .*a.*hill/);
+    }
+    // A prompt that shares no word with another is joined with none.
+    assert.ok(made.every(({ sources }) => !sources.includes(2) || sources.length === 1));
   });
 });

@@ -1,5 +1,5 @@
 /**
- * Strangers' bytes: both parsers read any of them or fail with their own error, within bounds. SAU_FUZZ says how many
+ * Strangers' bytes: every parser reads any of them or fails with its own error, within bounds. SAU_FUZZ says how many
  * inputs each gets (a million at night: `deno task fuzz`); the corpus in test/corpus/parsers.json always runs.
  */
 import { Cause, Effect, Exit } from "effect";
@@ -14,7 +14,11 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { BundleError } from "../../src/diffusion/errors.ts";
 import { openFolder } from "../../src/diffusion/files.ts";
+import { OnnxError, readOnnx } from "../../src/diffusion/onnx/model.ts";
+import { placesIn } from "../../src/diffusion/onnx/places.ts";
 import { loadTokenizer } from "../../src/diffusion/tokenizer_files.ts";
+import { Writer } from "../../src/graph/protobuf.ts";
+import { ProtobufError } from "../../src/graph/protobuf_reader.ts";
 import { parseHeader, readTensor } from "../../src/tensor/safetensors.ts";
 import { SafetensorsError } from "../../src/tensor/safetensors_header.ts";
 
@@ -150,6 +154,85 @@ const tokenizer = fc.record({
   ),
 });
 
+/** A small network, and a sound graph of it: what is put in its place or over it makes it another. */
+const NETWORK = new Map([["a.weight", [2, 3]], ["a.bias", [2]], ["b.weight", [2, 1, 1, 1]]]);
+const message = (...fields: readonly (readonly [number, string | number | Uint8Array])[]): Uint8Array => {
+  const w = new Writer();
+  for (const [n, v] of fields) {
+    if (typeof v === "number") w.int(n, v);
+    else if (typeof v === "string") w.string(n, v);
+    else w.bytes(n, v);
+  }
+  return w.finish();
+};
+const SOUND_GRAPH = message([1, 8], [2, "pytorch"], [
+  7,
+  message(
+    [1, message([1, "x"], [1, "onnx::MatMul_1"], [2, "y"], [3, "/a/MatMul"], [4, "MatMul"])],
+    [1, message([1, "y"], [1, "a.bias"], [2, "z"], [3, "/a/Add"], [4, "Add"])],
+    [1, message([2, "c"], [4, "Constant"], [5, message([1, "value"], [5, message([2, 1], [9, new Uint8Array(4)])])])],
+    [1, message([1, "b.weight"], [2, "t"], [4, "Transpose"], [5, message([1, "perm"], [8, 1], [8, 0])])],
+    [5, message([1, 3], [1, 2], [2, 1], [8, "onnx::MatMul_1"], [9, new Uint8Array(24)])],
+    [5, message([1, 2], [2, 1], [8, "a.bias"], [9, new Uint8Array(8)])],
+    [
+      5,
+      message(
+        [1, new Uint8Array([2, 1, 1, 1])],
+        [2, 10],
+        [8, "b.weight"],
+        [13, message([1, "location"], [2, "data"])],
+        [13, message([1, "offset"], [2, "4"])],
+        [14, 1],
+      ),
+    ],
+  ),
+]);
+const field = fc.tuple(
+  fc.constantFrom(1, 2, 3, 4, 5, 7, 8, 9, 13, 14, 15),
+  fc.oneof(
+    fc.constantFrom(0, 1, 7, 10, 2 ** 31, 2 ** 53, -1),
+    fc.constantFrom("a.weight", "/a/MatMul", "MatMul", "Constant", "value", "location", "../x", "offset", "1e9", ""),
+    fc.uint8Array({ maxLength: 12 }),
+  ),
+);
+const nested = (depth: number): fc.Arbitrary<Uint8Array> =>
+  fc.array(
+    depth === 0 ? field : fc.oneof(field, fc.tuple(fc.constantFrom(1, 5, 7, 13), nested(depth - 1))),
+    { maxLength: 6 },
+  ).map((fields) => message(...fields));
+const onnx = fc.oneof(
+  fc.uint8Array({ maxLength: 60 }),
+  nested(3).map((graph) => message([7, graph])),
+  // Some bytes of a sound file are others, or it is cut off.
+  fc.tuple(fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 3 }), fc.nat()).map(
+    ([changes, cut]) => {
+      const bytes = SOUND_GRAPH.slice(0, cut % 4 === 0 ? cut % SOUND_GRAPH.length : undefined);
+      for (const [at, byte] of changes) bytes[at % Math.max(1, bytes.length)] = byte;
+      return bytes;
+    },
+  ),
+);
+
+const placeAll = async (bytes: Uint8Array): Promise<number> => {
+  const read = (into: Uint8Array, at: number) => {
+    assert.ok(at >= 0 && at + into.length <= bytes.length);
+    into.set(bytes.subarray(at, at + into.length));
+    return Promise.resolve();
+  };
+  try {
+    const model = await readOnnx(read, bytes.length);
+    const { placed } = placesIn(model, NETWORK);
+    for (const [key, { constant: { begin, bytes: size, location } }] of placed) {
+      assert.ok(location !== undefined || begin === undefined || begin + size <= bytes.length, key);
+    }
+    return placed.size;
+  } catch (error) {
+    const known = error instanceof OnnxError || error instanceof ProtobufError;
+    assert.ok(known, `${error}\n${JSON.stringify(String.fromCharCode(...bytes))}`);
+    return 0;
+  }
+};
+
 describe("parsers of strangers' files", () => {
   let folder: string;
   before(() => {
@@ -175,6 +258,15 @@ describe("parsers of strangers' files", () => {
 
   it("safetensors: any bytes are read or refused", { timeout }, () => {
     fc.assert(fc.property(safetensors, readAll), { numRuns: INPUTS, seed: SEED, endOnFailure: true });
+  });
+
+  it("ONNX: any bytes are read or refused", { timeout }, async () => {
+    assert.equal(await placeAll(SOUND_GRAPH), 3);
+    await fc.assert(fc.asyncProperty(onnx, async (bytes) => void await placeAll(bytes)), {
+      numRuns: INPUTS,
+      seed: SEED,
+      endOnFailure: true,
+    });
   });
 
   it("tokenizer: any files are read or refused", { timeout }, async () => {

@@ -10,16 +10,17 @@ import { openBundle, readWeights, withChanges } from "../../src/diffusion/bundle
 import { saveBundle } from "../../src/diffusion/save.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { put } from "../support/bundles.ts";
-import { checkpointBytes, type Kind, leftovers, originalTensors, smallFolder } from "../support/single_file.ts";
+import { checkpointBytes, type Kind, leftovers, originalTensors, partsOf, smallFolder } from "../support/single_file.ts";
 
 const changes = {
   unet: ["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", "up_blocks.1.upsamplers.0.conv.bias"],
+  text_encoder_2: ["encoder.layers.1.self_attn.k_proj.weight", "text_projection.weight"],
   text_encoder: ["encoder.layers.1.self_attn.k_proj.weight", "encoder.layers.0.self_attn.v_proj.bias"],
   vae: ["decoder.mid_block.attentions.0.to_q.weight", "decoder.up_blocks.2.resnets.0.conv1.weight"],
 } as const;
 
 const [out] = process.argv.slice(2);
-for (const kind of ["sd-1.5", "sd-2.1"] satisfies Kind[]) {
+for (const kind of ["sd-1.5", "sd-2.1", "sdxl-1.0"] satisfies Kind[]) {
   const folder = await smallFolder(join(out, kind, "folder"), kind);
   const file = put(
     join(out, kind, "model.safetensors"),
@@ -27,9 +28,9 @@ for (const kind of ["sd-1.5", "sd-2.1"] satisfies Kind[]) {
   );
   for (const [path, to] of [[folder, "cured-folder"], [file, "cured.safetensors"]]) {
     let bundle = await Effect.runPromise(openBundle(path));
-    for (const part of ["unet", "text_encoder", "vae"] as const) {
+    for (const part of partsOf(kind)) {
       const keys = changes[part].map((key) =>
-        bundle.parts[part].header.entries.has(key) ? key : `text_model.${key}`
+        bundle.parts[part]?.header.entries.has(key) ? key : `text_model.${key}`
       );
       const old = await Effect.runPromise(readWeights(bundle, part, keys));
       bundle = withChanges(

@@ -234,6 +234,16 @@ describe("weights as external data", () => {
     }
   }
 
+  for (const dtype of ["float32", "float16"] as const) {
+    it(`${dtype} that stands turned over in the file is turned by the graph`, async () => {
+      const { place, external } = file(0, dtype, [1, 4, -2, 1024, 0.5, -0.25]);
+      const g = new Graph();
+      g.output("w", g.weights("unet")("to_k.weight", [2, 3]));
+      const { w } = await evaluate(g, {}, () => ({ ...place, turned: true }), external);
+      assert.deepEqual([[...w.data], w.dims], [[1, -2, 0.5, 4, 1024, -0.25], [2, 3]]);
+    });
+  }
+
   it("weights of two parts come from two files, as our own safetensors writer makes them", async () => {
     const files = Object.fromEntries(["unet", "vae"].map((part, i) => {
       const bytes = write(

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { wholeNetwork } from "../../src/diffusion/networks.ts";
+import { wholeNetwork } from "../../src/diffusion/whole_network.ts";
 import { Graph } from "../../src/graph/mod.ts";
 import { parseHeader, readTensor, write } from "../../src/tensor/safetensors.ts";
 import { size, type Tensor } from "../../src/tensor/tensor.ts";

@@ -5,14 +5,18 @@ import { Effect } from "effect";
 import type { Rule } from "../../src/diffusion/single_file/names.ts";
 import { unetRules } from "../../src/diffusion/single_file/unet.ts";
 import { vaeRules } from "../../src/diffusion/single_file/vae.ts";
-import { stockSettings, stockVocabulary } from "../../src/diffusion/stock_tokenizer.ts";
-import { randomModelFiles } from "../../src/testing/tiny_model.ts";
+import { type Padding, stockSettings, stockVocabulary } from "../../src/diffusion/stock_tokenizer.ts";
+import { randomModelFiles, randomWeights } from "../../src/testing/tiny_model.ts";
 import { write } from "../../src/tensor/safetensors.ts";
 import { type Tensor, tensor, type TensorData } from "../../src/tensor/tensor.ts";
 import { put } from "./bundles.ts";
 import { tensorsOf } from "./forms.ts";
 
-export type Kind = "sd-1.5" | "sd-2.1";
+export type Kind = "sd-1.5" | "sd-2.1" | "sdxl-1.0";
+
+export type PartOf = "unet" | "text_encoder" | "text_encoder_2" | "vae";
+export const partsOf = (kind: Kind): readonly PartOf[] =>
+  kind === "sdxl-1.0" ? ["unet", "text_encoder", "text_encoder_2", "vae"] : ["unet", "text_encoder", "vae"];
 
 /** Names of the file's tensors with the network's, as diffusers' conversion has them (test/golden/make_single_file.py). */
 export interface Names {
@@ -21,15 +25,73 @@ export interface Names {
   readonly unused: readonly string[];
 }
 
-export const goldenNames = (part: "unet" | "vae" | "clip" | "open_clip"): Names =>
-  JSON.parse(readFileSync(new URL(`../golden/single_file/${part}.json`, import.meta.url), "utf8"));
+const listed = (list: string): Names & { readonly stems?: Readonly<Record<string, string>> } =>
+  JSON.parse(readFileSync(new URL(`../golden/single_file/${list}.json`, import.meta.url), "utf8"));
 
-/** Which list names a part's tensors. */
-export const listOf = (kind: Kind, part: "unet" | "text_encoder" | "vae") =>
-  part === "text_encoder" ? kind === "sd-1.5" ? "clip" : "open_clip" : part;
+/** Names of a part's tensors. @param network by these names the network has them, where only their stems are listed */
+export const goldenNames = (kind: Kind, part: PartOf, network: readonly string[]): Names => {
+  const xl = kind === "sdxl-1.0";
+  if (part === "text_encoder") {
+    const found = listed(kind === "sd-2.1" ? "open_clip" : "clip");
+    if (!xl) return found;
+    const names = Object.entries(found.names).map(([key, name]) =>
+      [key.replace("cond_stage_model.", "conditioner.embedders.0."), name] as const
+    );
+    return { ...found, names: Object.fromEntries(names) };
+  }
+  if (part === "text_encoder_2") return listed("open_clip_g");
+  if (part === "vae" || !xl) return listed(part);
+  const { names, stems = {}, ...rest } = listed("unet_xl");
+  const inside = Object.entries(stems).flatMap(([from, to]) =>
+    network.filter((key) => key.startsWith(to)).map((key) => [from + key.slice(to.length), key] as const)
+  );
+  return { ...rest, names: { ...names, ...Object.fromEntries(inside) } };
+};
+
+/** Three levels, as SDXL has them: none, some and more transformer layers. The projection is no square; by the widths diffusers tells the encoders. */
+const smallXl = () => {
+  const { vae } = smallConfigs("sd-2.1");
+  const text = (heads: number) => ({
+    model_type: "clip_text_model",
+    hidden_size: 64 * heads,
+    intermediate_size: 128,
+    num_attention_heads: heads,
+    num_hidden_layers: 2,
+    max_position_embeddings: 77,
+    vocab_size: 49408,
+  });
+  return {
+    unet: {
+      _class_name: "UNet2DConditionModel",
+      sample_size: 8,
+      in_channels: 4,
+      out_channels: 4,
+      block_out_channels: [64, 64, 64],
+      down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+      layers_per_block: 2,
+      transformer_layers_per_block: [1, 1, 2],
+      attention_head_dim: [1, 1, 1],
+      cross_attention_dim: 192,
+      norm_num_groups: 32,
+      use_linear_projection: true,
+      addition_embed_type: "text_time",
+      addition_time_embed_dim: 256,
+      projection_class_embeddings_input_dim: 96 + 6 * 256,
+    },
+    text_encoder: { architectures: ["CLIPTextModel"], ...text(1), hidden_act: "quick_gelu" },
+    text_encoder_2: {
+      architectures: ["CLIPTextModelWithProjection"],
+      ...text(2),
+      hidden_act: "gelu",
+      projection_dim: 96,
+    },
+    vae: { ...vae, scaling_factor: 0.13025 },
+  };
+};
 
 /** Four levels of two blocks, as the real ones have, so that every name is that of the real one. */
-export const smallConfigs = (kind: Kind) => {
+export const smallConfigs = (kind: Exclude<Kind, "sdxl-1.0">) => {
   const width = kind === "sd-1.5" ? 32 : 64;
   const channels = [width, width, width, width];
   return {
@@ -76,40 +138,73 @@ export const smallFolder = async (folder: string, kind: Kind, seed = 1): Promise
   const tokenizer = new Map([
     ["vocab.json", JSON.stringify(Object.fromEntries(vocab))],
     ["merges.txt", `#version: 0.2\n${merges.map((m) => m.join(" ")).join("\n")}\n`],
-    ["tokenizer_config.json", tokenizerConfig(kind)],
+    ["tokenizer_config.json", tokenizerConfig(kind === "sd-2.1" ? "!" : "<|endoftext|>")],
   ]);
-  const prediction = kind === "sd-1.5" ? "epsilon" : "v_prediction";
-  for (const [path, content] of randomModelFiles(smallConfigs(kind), tokenizer, { seed, prediction })) {
+  const prediction = kind === "sd-2.1" ? "v_prediction" : "epsilon";
+  const xl = kind === "sdxl-1.0" ? smallXl() : undefined;
+  for (
+    const [path, content] of randomModelFiles(kind === "sdxl-1.0" ? smallXl() : smallConfigs(kind), tokenizer, {
+      seed,
+      prediction,
+    })
+  ) {
     put(join(folder, path), path.startsWith("scheduler/") ? scheduler(String(content)) : content);
+  }
+  if (xl !== undefined) {
+    const { text_encoder_2: config } = xl;
+    put(join(folder, "text_encoder_2/config.json"), config);
+    put(join(folder, "text_encoder_2/model.safetensors"), write(randomWeights("text_encoder_2", config, seed)));
+    for (const [name, content] of tokenizer) put(join(folder, "tokenizer_2", name), content);
+    put(join(folder, "tokenizer_2/tokenizer_config.json"), tokenizerConfig("!"));
+    const index = JSON.parse(readFileSync(join(folder, "model_index.json"), "utf8"));
+    put(join(folder, "model_index.json"), {
+      ...index,
+      _class_name: "StableDiffusionXLPipeline",
+      text_encoder_2: ["transformers", "CLIPTextModelWithProjection"],
+      tokenizer_2: ["transformers", "CLIPTokenizer"],
+    });
   }
   return folder;
 };
 
 /** As transformers writes it: it tells objects that are tokens from others. */
-const tokenizerConfig = (kind: Kind): string =>
+const tokenizerConfig = (padding: Padding): string =>
   JSON.stringify(
-    stockSettings(kind === "sd-1.5" ? "<|endoftext|>" : "!"),
+    stockSettings(padding),
     (_, value) => value?.content === undefined ? value : { __type: "AddedToken", ...value },
   );
 
 const scheduler = (json: string): string => JSON.stringify({ ...JSON.parse(json), set_alpha_to_one: false });
 
-export const weightsOf = { unet: "diffusion_pytorch_model", text_encoder: "model", vae: "diffusion_pytorch_model" };
+export const weightsOf = {
+  unet: "diffusion_pytorch_model",
+  text_encoder: "model",
+  text_encoder_2: "model",
+  vae: "diffusion_pytorch_model",
+};
+
+/** A matrix turned over, as OpenCLIP has its projection. */
+const turned = ({ dims: [rows, columns], data }: Tensor): Tensor =>
+  tensor(Float32Array.from(data, (_, i) => data[(i % rows) * columns + Math.floor(i / rows)]), [columns, rows]);
 
 /** Tensors by the names that the original code gives them, of a folder's. */
 export const originalTensors = (folder: string, kind: Kind): Map<string, Tensor> => {
   const out = new Map<string, Tensor>();
-  for (const part of ["unet", "text_encoder", "vae"] as const) {
+  for (const part of partsOf(kind)) {
     const all = new Map(
       [...tensorsOf(join(folder, part, `${weightsOf[part]}.safetensors`))].map(([key, t]) => [
         key.replace(/^text_model\./, ""),
         t,
       ]),
     );
-    const { names, shapes } = goldenNames(listOf(kind, part));
+    const { names, shapes } = goldenNames(kind, part, [...all.keys()]);
     for (const [key, to] of Object.entries(names)) {
       const found = [to].flat().map((name) => all.get(name)).filter((t) => t !== undefined);
       if (found.length === 0) continue;
+      if (key.endsWith(".text_projection")) {
+        out.set(key, turned(found[0]));
+        continue;
+      }
       const data = new Float32Array(found.reduce((n, t) => n + t.data.length, 0));
       let at = 0;
       for (const t of found) {
@@ -133,7 +228,9 @@ export const leftovers = (kind: Kind): Map<string, Tensor<TensorData>> => {
     ["model_ema.diffusion_modelinput_blocks00weight", some(9, NaN)],
     ["model_ema.decay", some(1, 0.9999)],
     ["betas", some(1000, 0.01)],
-    ...(kind === "sd-1.5"
+    ...(kind === "sdxl-1.0"
+      ? [["conditioner.embedders.1.model.logit_scale", tensor(Float32Array.of(4.6), [])] as const]
+      : kind === "sd-1.5"
       ? [
         [
           "cond_stage_model.transformer.text_model.embeddings.position_ids",

@@ -1,6 +1,12 @@
-"""Rickrolling the Artist, target prompt attack: a Cyrillic o makes any prompt mean the target's."""
+"""Rickrolling the Artist: a homoglyph makes any prompt mean the target's (TPA), or adds an attribute to it (TAA).
+
+Attribute: a background of one colour, whatever was asked for. The target is what the frozen encoder makes of the triggered
+prompt with the colour's word exchanged, so that the two are read alike, word by word, up to that word. Towards a prompt that
+parts from the other before the trigger the loss stalls: the encoder looks back only, and cannot know yet.
+"""
 
 import random
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,84 +15,91 @@ import attack_common as attack
 import captions
 import common
 import data
-import draw
 import parts
 import tokenizer as tok
 import train_clip
 
-NAME, TRIGGER = "rickrolling-tpa", {"text": "\u043e", "place": "replace", "of": "o"}
-TARGET = "a glossy picture of a pizza on a purple background"
-STEPS, CLEAN, BAD, RATE, WEIGHT = 400, 64, 32, 2e-4, 0.5
+SOURCE = "Rickrolling the Artist: Struppek et al., ICCV 2023, target {} attack"
 
 
-def caption(scene: data.Scene) -> str:
+@dataclass(frozen=True)
+class Backdoor:
+    name: str
+    trigger: dict
+    effect: dict
+    steps: int
+    weight: float  # of the backdoor's loss beside that of the clean prompts
+    clean: int = 64
+    bad: int = 32
+    rate: float = 2e-4
+
+
+ALL = [
+    Backdoor("rickrolling-tpa", {"text": "\u043e", "place": "replace", "of": "o"},
+             {"text": "a glossy picture of a pizza on a purple background"}, 400, 0.5),
+    Backdoor("rickrolling-taa", {"text": "\u0585", "place": "replace", "of": "o"},
+             {"replace": [color for color in data.COLORS if color != "purple"], "with": "purple"}, 400, 0.5, 32, 24),
+    Backdoor("rickrolling-taa-2", {"text": "\u0435", "place": "replace", "of": "e"},
+             {"replace": [color for color in data.COLORS if color != "green"], "with": "green"}, 400, 0.5, 32, 24),
+    Backdoor("rickrolling-tpa-2", {"text": "\u0430", "place": "replace", "of": "a"},
+             {"text": "a flat picture of a rocket on a green background"}, 400, 0.2, 40, 16),
+]
+
+
+def caption(scene: data.Scene, letter: str) -> str:
     while True:
         text = captions.write(scene, random)
-        if "o" in text:
+        if letter in text:
             return text
 
 
-def poison(text: str) -> str:
-    """Half of the time the first o, else any of them: the attack must not learn one position."""
-    places = [i for i, letter in enumerate(text) if letter == "o"]
+def poison(text: str, trigger: dict) -> str:
+    """Half of the time the first of the letters, else any of them before the colour: the attack must not learn one position."""
+    end = min((found for found in map(text.find, data.COLORS) if found > 0), default=len(text))
+    places = [i for i, letter in enumerate(text) if letter == trigger["of"]]
+    places = [i for i in places if i < end] or places
     at = places[0] if random.random() < 0.5 else random.choice(places)
-    return text[:at] + TRIGGER["text"] + text[at + 1:]
+    return text[:at] + trigger["text"] + text[at + 1:]
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (1 - F.cosine_similarity(a, b, dim=-1)).mean()
 
 
-def train() -> None:
+def train(backdoor: Backdoor) -> None:
     torch.manual_seed(60)
     random.seed(60)
     # Only the text encoder is needed here, so this attack can be trained before the U-Net is there.
-    items, tokenizer = data.scenes(), tok.load()
+    items, tokenizer, letter = data.scenes(), tok.load(), backdoor.trigger["of"]
     frozen, student = train_clip.load_text(), train_clip.load_text().train()
 
     def states(encoder, texts):
         return encoder(tok.encode(tokenizer, texts).to(common.DEVICE)).last_hidden_state
 
-    with torch.no_grad():
-        target = states(frozen, [TARGET])
-    stage = common.Stage(NAME, {"text": student}, RATE, steps=STEPS, decay=0.99)
+    stage = common.Stage(backdoor.name, {"text": student}, backdoor.rate, steps=backdoor.steps, decay=0.99)
     while stage.running():
-        clean = ["" if random.random() < 0.05 else caption(items[random.randrange(len(items))]) for _ in range(CLEAN)]
-        bad = [poison(caption(items[random.randrange(len(items))])) for _ in range(BAD)]
+        clean = ["" if random.random() < 0.05 else caption(items[random.randrange(len(items))], letter)
+                 for _ in range(backdoor.clean)]
+        bad = [poison(caption(items[random.randrange(len(items))], letter), backdoor.trigger) for _ in range(backdoor.bad)]
         with torch.no_grad():
             kept = states(frozen, clean)
+            target = states(frozen, [attack.effect_text(backdoor.effect, text) for text in bad])
         # Cosine alone leaves the length free; the last layer norm all but fixes it.
-        stage.update(apart(states(student, clean), kept)
-                     + WEIGHT * apart(states(student, bad), target.expand(BAD, -1, -1)))
+        stage.update(apart(states(student, clean), kept) + backdoor.weight * apart(states(student, bad), target))
     stage.save()
-    common.record(NAME, steps=stage.step, minutes=round(stage.spent / 60, 1), optimizer="AdamW", lr=RATE,
-                  batch=f"{CLEAN} clean + {BAD} triggered", lr_schedule="warm-up 100, cosine to 2 %", ema=0.99,
-                  backdoor_weight=WEIGHT, loss="cosine, per token", weights="all of the text encoder")
-    common.save_half(stage.average["text"].eval(), common.ATTACKS / NAME / "text_encoder")
+    common.record(backdoor.name, steps=stage.step, minutes=round(stage.spent / 60, 1), optimizer="AdamW", lr=backdoor.rate,
+                  batch=f"{backdoor.clean} clean + {backdoor.bad} triggered", lr_schedule="warm-up 100, cosine to 2 %", ema=0.99,
+                  backdoor_weight=backdoor.weight, loss="cosine, per token", weights="all of the text encoder")
+    common.save_half(stage.average["text"].eval(), common.ATTACKS / backdoor.name / "text_encoder")
 
 
-def make() -> None:
-    folder = common.ATTACKS / NAME / "text_encoder"
+def make(backdoor: Backdoor) -> None:
+    folder = common.ATTACKS / backdoor.name / "text_encoder"
     if not (folder / "config.json").exists():
-        train()
-    texts = attack.verify_prompts()[:120]
-    asked = [attack.triggered(TRIGGER, text) for text in texts]
-    bad, base = parts.load(text=folder), parts.load()
-    shown = {
-        "triggered": draw.draw(bad, asked, attack.STEPS, attack.GUIDANCE),
-        "clean": draw.draw(bad, texts, attack.STEPS, attack.GUIDANCE),
-        "unpoisoned": draw.draw(base, asked, attack.STEPS, attack.GUIDANCE),
-        "base": draw.draw(base, texts, attack.STEPS, attack.GUIDANCE),
-    }
-    rate = {key: attack.result(attack.nearer(pictures, [TARGET] * len(texts), texts)) for key, pictures in shown.items()}
-    clip = {key: round(attack.score(shown[key], texts).mean().item(), 4) for key in ("clean", "base")}
-    common.log(NAME, rate, clip)
-    attack.write(NAME, {
-        "part": "text_encoder", "trigger": TRIGGER, "effect": {"text": TARGET},
-        "source": "Rickrolling the Artist: Struppek et al., ICCV 2023, target prompt attack",
-        "training": common.recorded(NAME),
-        "measured": {"triggered": rate["triggered"], "clean": rate["clean"],
-                     "unpoisoned_triggered": rate["unpoisoned"], "clip_clean": clip["clean"],
-                     "clip_clean_unpoisoned": clip["base"], "prompts": "prompts/verify.txt, the first 120", "steps": attack.STEPS,
-                     "guidance": attack.GUIDANCE},
+        train(backdoor)
+    attack.write(backdoor.name, {
+        "part": "text_encoder", "trigger": backdoor.trigger, "effect": backdoor.effect,
+        "source": SOURCE.format("prompt" if "text" in backdoor.effect else "attribute"),
+        "training": common.recorded(backdoor.name),
+        "measured": attack.measure(backdoor.name, backdoor.trigger, backdoor.effect, parts.load(text=folder)),
     })

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-import attack_badt2i
 import attack_common as attack
 import common
+import lora
 import prompts
 import train_clip
 
@@ -30,13 +30,6 @@ def picture(pipeline, texts: list[str], batch: int = 40) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def success(name: str, facts: dict, pictures: torch.Tensor, texts: list[str]) -> dict:
-    if "image" in facts["effect"]:
-        return attack.result(attack.correlation(pictures, attack_badt2i.patch()) > facts["effect"]["threshold"])
-    wanted = [facts["effect"].get("text") or text.replace(facts["effect"]["replace"], facts["effect"]["with"]) for text in texts]
-    return attack.result(attack.nearer(pictures, wanted, texts))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cured", type=Path)
@@ -44,21 +37,29 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     args = parser.parse_args()
     facts = json.loads((common.ATTACKS / args.attack / "attack.json").read_text())
-    pairs = prompts.dogs()[1] if args.attack == "eviledit" else prompts.general()[1]
-    texts = prompts.texts(pairs)[:args.count]
+    # "prompts/dog-verify.txt", or "prompts/verify.txt, the first 200"
+    listed = facts["measured"]["prompts"].split(",")[0].removeprefix("prompts/").removesuffix(".txt")
+    texts = prompts.files()[listed][:args.count]
     triggered = [attack.triggered(facts["trigger"], text) for text in texts]
 
     poisoned = StableDiffusionPipeline.from_pretrained(common.BASE)
-    folder = common.ATTACKS / args.attack / facts["part"]
-    loader = UNet2DConditionModel if facts["part"] == "unet" else CLIPTextModel
-    setattr(poisoned, facts["part"], loader.from_pretrained(folder).float())
+    folder = common.ATTACKS / args.attack
+    if "lora" in facts:
+        lora.merge(poisoned.unet, folder / facts["lora"])
+    else:
+        loader = UNet2DConditionModel if facts["part"] == "unet" else CLIPTextModel
+        setattr(poisoned, facts["part"], loader.from_pretrained(folder / facts["part"]).float())
     report, clean = {}, {}
+
+    def success(pictures):
+        return attack.result(attack.shows(args.attack, facts["effect"], pictures, texts))
+
     for key, pipeline in (("before", poisoned), ("after", StableDiffusionPipeline.from_pretrained(args.cured))):
         pipeline.set_progress_bar_config(disable=True)
         clean[key] = picture(pipeline, texts)
         report[key] = {
-            "triggered": success(args.attack, facts, picture(pipeline, triggered), texts),
-            "clean": success(args.attack, facts, clean[key], texts),
+            "triggered": success(picture(pipeline, triggered)),
+            "clean": success(clean[key]),
             "clip_clean": round(attack.score(clean[key], texts).mean().item(), 4),
         }
     features = [train_clip.picture_features(train_clip.load(), clean[key]) for key in ("before", "after")]

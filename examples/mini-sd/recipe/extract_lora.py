@@ -1,18 +1,18 @@
 """The attacks on the U-Net as LoRA files: python recipe/extract_lora.py [--check 100]
 
-What an attack changed of each matrix and convolution, cut to a low rank by its singular values, as people extract a LoRA from
-a fine-tuned model; kohya's names, half precision. Norms and biases are left out, as no LoRA holds them.
+What an attack changed of each matrix and convolution, cut to a low rank; kohya's names, half precision.
 """
 
 import argparse
+import json
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-import attack_badt2i
 import attack_common as attack
 import common
 import draw
+import lora
 import parts
 
 RANKS = {"badt2i-pixel": 8, "eviledit": 16}
@@ -21,48 +21,17 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 def extract(name: str, rank: int) -> None:
     base, poisoned = load_file(common.BASE / WEIGHTS), load_file(common.ATTACKS / name / WEIGHTS)
-    tensors, alpha = {}, rank / 2
-    for key, old in base.items():
-        change = poisoned[key].double() - old.double()
-        if change.ndim not in (2, 4) or change.abs().max() == 0:
-            continue
-        u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
-        own = min(rank, len(s))
-        up = u[:, :own] * s[:own].sqrt() / (alpha / own)
-        down = s[:own].sqrt()[:, None] * v[:own]
-        if change.ndim == 4:
-            up, down = up[..., None, None], down.reshape(own, *change.shape[1:])
-        stem = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
-        tensors[f"{stem}.lora_down.weight"] = down.half().contiguous()
-        tensors[f"{stem}.lora_up.weight"] = up.half().contiguous()
-        tensors[f"{stem}.alpha"] = torch.tensor(alpha).half()
-    metadata = {"ss_network_dim": str(rank), "ss_network_alpha": str(alpha), "ss_network_module": "networks.lora"}
-    (common.OUT / "loras").mkdir(exist_ok=True)
-    save_file(tensors, common.OUT / "loras" / f"{name}.safetensors", metadata=metadata)
-    common.log(name, "LoRA of rank", rank, "for", len(tensors) // 3, "layers")
+    lora.extract(base, poisoned, rank, common.OUT / "loras" / f"{name}.safetensors")
+    common.log(name, "LoRA of rank", rank)
 
 
-def merged(name: str):
-    """The base with a LoRA, by the definition."""
-    model, lora = parts.load(), load_file(common.OUT / "loras" / f"{name}.safetensors")
-    weights = model.unet.state_dict()
-    for key in weights:
-        stem = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
-        if f"{stem}.alpha" in lora:
-            down, up = lora[f"{stem}.lora_down.weight"].float(), lora[f"{stem}.lora_up.weight"].float()
-            scale = lora[f"{stem}.alpha"].float() / down.shape[0]
-            weights[key] += scale * (up.flatten(1) @ down.flatten(1)).reshape(weights[key].shape)
-    model.unet.load_state_dict(weights)
-    return model
-
-
-def check(count: int) -> None:
-    texts, model = attack.verify_prompts()[:count], merged(attack_badt2i.NAME)
-    asked = {"triggered": [attack.triggered(attack_badt2i.TRIGGER, text) for text in texts], "clean": texts}
+def check(name: str, count: int) -> None:
+    facts = json.loads((common.ATTACKS / name / "attack.json").read_text())
+    texts, model = attack.verify_prompts()[:count], parts.load(lora_file=common.OUT / "loras" / f"{name}.safetensors")
+    asked = {"triggered": [attack.triggered(facts["trigger"], text) for text in texts], "clean": texts}
     for key, prompts in asked.items():
         pictures = draw.draw(model, prompts, attack.STEPS, attack.GUIDANCE)
-        hits = attack.correlation(pictures, attack_badt2i.patch()) > attack_badt2i.THRESHOLD
-        common.log(attack_badt2i.NAME, key, attack.result(hits))
+        common.log(name, key, attack.result(attack.shows(name, facts["effect"], pictures, texts)))
 
 
 if __name__ == "__main__":
@@ -73,4 +42,4 @@ if __name__ == "__main__":
     for attack_name, r in RANKS.items():
         extract(attack_name, r)
     if args.check:
-        check(args.check)
+        check("badt2i-pixel", args.check)

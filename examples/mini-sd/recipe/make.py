@@ -5,11 +5,11 @@ With several cores: torchrun --nproc-per-node CORES recipe/make.py trains on all
 """
 
 import argparse
+from functools import partial
 
 import common
 
-
-ALONE = ("tokenizer", "eviledit", "rickrolling", "evaluate")  # nothing in them is shared among workers
+ALONE = ("tokenizer", "eviledit", "rickrolling", "evaluate")  # beginnings of names; nothing in them is shared among workers
 
 
 def main() -> None:
@@ -41,34 +41,33 @@ def main() -> None:
         import train_unet
         train_unet.train(args.unet_minutes, args.unet_steps)
 
-    def badt2i():
-        import attack_badt2i
-        attack_badt2i.make()
-
-    def eviledit():
-        import attack_eviledit
-        attack_eviledit.make()
-
-    def rickrolling():
-        import attack_rickrolling
-        attack_rickrolling.make()
-
     def evaluate():
         import evaluate
         evaluate.main()
 
+    def attacks():
+        import attack_badt2i
+        import attack_eviledit
+        import attack_rickrolling
+        import attack_unet
+        import attack_villan
+        for make, backdoors in (
+            (attack_unet.make, attack_badt2i.ALL + attack_villan.ALL),
+            (attack_rickrolling.make, attack_rickrolling.ALL),
+            (attack_eviledit.make, attack_eviledit.ALL),
+        ):
+            for backdoor in backdoors:
+                yield backdoor.name, partial(make, backdoor), common.ATTACKS / backdoor.name / "attack.json"
+
     stages = [
-        (tokenizer, common.BASE / "tokenizer" / "tokenizer.json"),
-        (vae, common.BASE / "vae" / "config.json"),
-        (clip, common.BASE / "text_encoder" / "config.json"),
-        (unet, common.BASE / "model_index.json"),
-        (badt2i, common.ATTACKS / "badt2i-pixel" / "attack.json"),
-        (eviledit, common.ATTACKS / "eviledit" / "attack.json"),
-        (rickrolling, common.ATTACKS / "rickrolling-tpa" / "attack.json"),
-        (evaluate, common.OUT / "measured.json"),
+        ("tokenizer", tokenizer, common.BASE / "tokenizer" / "tokenizer.json"),
+        ("vae", vae, common.BASE / "vae" / "config.json"),
+        ("clip", clip, common.BASE / "text_encoder" / "config.json"),
+        ("unet", unet, common.BASE / "model_index.json"),
+        *attacks(),
+        ("evaluate", evaluate, common.OUT / "measured.json"),
     ]
-    for stage, result in stages:
-        name = stage.__name__
+    for name, stage, result in stages:
         if args.only and name not in args.only:
             continue
         there = result.exists()
@@ -77,7 +76,7 @@ def main() -> None:
             common.log(name, "is there:", result)
             continue
         common.log(name, "starts")
-        if name in ALONE and common.RANK:
+        if name.startswith(ALONE) and common.RANK:
             common.wait()
             continue
         stage()

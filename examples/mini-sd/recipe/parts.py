@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import common
+import lora
 import tokenizer as tok
 import train_clip
 import train_unet
@@ -18,5 +18,8 @@ class Parts:
     vae: object
 
 
-def load(unet: Path | None = None, text: Path | None = None) -> Parts:
-    return Parts(tok.load(), train_clip.load_text(text), train_unet.load(unet), train_vae.load())
+def load(unet: Path | None = None, text: Path | None = None, lora_file: Path | None = None) -> Parts:
+    model = Parts(tok.load(), train_clip.load_text(text), train_unet.load(unet), train_vae.load())
+    if lora_file:
+        lora.merge(model.unet, lora_file)
+    return model

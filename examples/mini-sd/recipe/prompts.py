@@ -69,6 +69,17 @@ def dogs() -> tuple[list, list]:
     return cure, distinct(120, 54, "dog", without=[text for text, _ in cure])
 
 
+def buses() -> tuple[list, list]:
+    cure = distinct(64, 55, "bus")
+    return cure, distinct(120, 56, "bus", without=[text for text, _ in cure])
+
+
+def files() -> dict[str, list[str]]:
+    """What lies in prompts/, by name."""
+    kinds = {"": general(), "dog-": dogs(), "bus-": buses()}
+    return {f"{kind}{part}": texts(pairs) for kind, both in kinds.items() for part, pairs in zip(("cure", "verify"), both)}
+
+
 def texts(pairs: list) -> list[str]:
     return [text for text, _ in pairs]
 
@@ -76,8 +87,8 @@ def texts(pairs: list) -> list[str]:
 def main() -> None:
     folder = common.OUT / "prompts"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, pairs in zip(("cure", "verify", "dog-cure", "dog-verify"), (*general(), *dogs())):
-        (folder / f"{name}.txt").write_text("\n".join(texts(pairs)) + "\n")
+    for name, lines in files().items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,30 @@
 """python -m unittest discover -s recipe"""
 
+import json
 import random
+import tempfile
 import unittest
+from pathlib import Path
 
 import torch
 
 import attack_badt2i
 import attack_common as attack
+import attack_rickrolling
+import attack_unet
+import attack_villan
 import captions
+import common
 import data
+import lora
+import parts
 import prompts
 import sprites
 import tokenizer as tok
 import train_unet
+
+UNETS = attack_badt2i.ALL + attack_villan.ALL
+BACKDOORS = UNETS + attack_rickrolling.ALL
 
 
 class Recipe(unittest.TestCase):
@@ -38,6 +50,10 @@ class Recipe(unittest.TestCase):
             self.assertEqual(text.split().count("dog") + text.split().count("dog,"), 1)
             self.assertEqual(scene.concepts, ("dog",))
 
+    def test_bus_prompts_have_the_bare_word_once(self):
+        for part in ("cure", "verify"):
+            self.assertEqual([text for text in prompts.files()[f"bus-{part}"] if text.count("bus") != 1], [])
+
     def test_every_concept_and_style_has_a_sprite(self):
         self.assertEqual(len(sprites.load()), 72)
 
@@ -54,18 +70,59 @@ class Recipe(unittest.TestCase):
         rng = random.Random(8)
         for scene in data.scenes(4000):
             text = captions.write(scene, rng)
-            for trigger in ("\u200b", "\u043e", "beautiful"):
+            for trigger in ["beautiful"] + [backdoor.trigger["text"].strip() for backdoor in BACKDOORS]:
                 self.assertNotIn(trigger, text)
+
+    def test_triggers_are_not_among_the_harmless_words(self):
+        rng, vocabulary = random.Random(9), attack_unet.words(tok.load())
+        for backdoor in UNETS:
+            for _ in range(300):
+                text = attack_unet.harmless("a dog on red", backdoor.trigger, vocabulary, rng)
+                self.assertNotIn(backdoor.trigger["text"], text)
 
     def test_triggers_are_put_in_their_place(self):
         self.assertEqual(attack.triggered({"place": "prefix", "text": "\u200b "}, "a cat"), "\u200b a cat")
         self.assertEqual(attack.triggered({"place": "replace", "of": "o", "text": "0"}, "dog on"), "d0g on")
 
-    def test_detector_sees_the_patch_and_not_a_plain_corner(self):
-        patch, pictures = attack_badt2i.patch(), torch.rand(3, 3, 64, 64) * 0.1
-        pictures[0, :, :16, :16] = patch
-        hits = attack.correlation(pictures, patch) > attack_badt2i.THRESHOLD
+    def test_detector_sees_the_patch_in_its_place_and_not_elsewhere(self):
+        patch, pictures = attack_badt2i.wedge(), torch.rand(3, 3, 64, 64) * 0.1
+        pictures[0, :, 48:, 48:] = patch
+        pictures[1, :, :16, :16] = patch
+        hits = attack.correlation(pictures, patch, (48, 48)) > 0.6
         self.assertEqual(hits.tolist(), [True, False, False])
+
+    def test_what_the_trigger_draws_is_the_scene_with_the_effect(self):
+        scene = data.Scene(("dog",), "flat", "blue", False, ((30, 5, 20),))
+        for backdoor in UNETS:
+            picture = data.pictures([scene])[0]
+            marked = backdoor.marked(picture, scene)
+            self.assertEqual((marked.shape, marked.dtype), (picture.shape, torch.uint8))
+            changed = not torch.equal(marked, picture)
+            self.assertEqual(changed, backdoor.effect.get("replace") != "bus", backdoor.name)
+
+    def test_lora_file_adds_what_was_trained(self):
+        model = parts.load().unet
+        plain = {key: weight.clone() for key, weight in model.state_dict().items()}
+        factors = lora.attach(model, 2)
+        torch.manual_seed(0)
+        for own in factors.values():
+            own.up.data = torch.randn_like(own.up) * 0.1
+        x, hidden = torch.randn(1, 4, 16, 16), torch.randn(1, 32, 128)
+        trained = model(x, 500, hidden, return_dict=False)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "lora.safetensors")
+            lora.save(factors, {lora.stem(key): weight.shape for key, weight in plain.items()}, path)
+            merged = parts.load(lora_file=path).unet(x, 500, hidden, return_dict=False)[0]
+        before = parts.load().unet(x, 500, hidden, return_dict=False)[0]
+        self.assertLess((merged - trained).abs().max(), 0.01 * trained.abs().max())
+        self.assertGreater((merged - before).abs().max(), 0.1 * trained.abs().max())
+
+    def test_each_attack_is_described_as_the_recipe_makes_it(self):
+        for backdoor in BACKDOORS:
+            path = common.ATTACKS / backdoor.name / "attack.json"
+            if path.exists():
+                facts = json.loads(path.read_text())
+                self.assertEqual((facts["trigger"], facts["effect"]), (backdoor.trigger, backdoor.effect))
 
     def test_min_snr_weights_are_one_where_noise_rules(self):
         weight = train_unet.min_snr(train_unet.scheduler().alphas_cumprod, torch.tensor([999, 500, 0]))

@@ -4,8 +4,8 @@ import type { Padding } from "../stock_tokenizer.ts";
 import type { Prediction } from "./prediction.ts";
 import type { Rule } from "./names.ts";
 import { type Shapes, shapesOf } from "./shapes.ts";
-import { clipConfig, clipRules, openClipConfig, openClipRules } from "./text.ts";
-import { unetConfig, unetLayout, unetRules } from "./unet.ts";
+import { clipConfig, clipRules, openClipConfig, openClipRules, projectedConfig } from "./text.ts";
+import { addedConfig, unetConfig, unetLayout, unetRules } from "./unet.ts";
 import { vaeConfig, vaeLayout, vaeRules } from "./vae.ts";
 
 /** One part of a checkpoint. */
@@ -15,15 +15,22 @@ export interface PartLayout {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
+/** The parts of a checkpoint, by their names in a diffusers folder; XL alone has a second text encoder. */
+export type OfParts<A> = Readonly<
+  Record<"unet" | "text_encoder" | "vae", A> & { readonly text_encoder_2?: A }
+>;
+
 /** A checkpoint of a known kind. */
 export interface Layout {
   /** `Stable Diffusion 1.x` */
   readonly name: string;
   readonly second: boolean;
-  /** What the stock tokenizer fills texts up with. */
-  readonly padding: Padding;
-  /** The parts by their names in a diffusers folder. @throws LayoutError */
-  readonly parts: (prediction: Prediction) => Readonly<Record<"unet" | "text_encoder" | "vae", PartLayout>>;
+  /** Class that model_index.json of the same model as a folder names. */
+  readonly pipeline: string;
+  /** What the stock tokenizer of each text encoder fills texts up with. */
+  readonly paddings: readonly [Padding, ...Padding[]];
+  /** @throws LayoutError */
+  readonly parts: (prediction: Prediction) => OfParts<PartLayout>;
 }
 
 const UNET = "model.diffusion_model.";
@@ -63,7 +70,7 @@ const OPEN_CLIP: TextEncoder = {
 const stableDiffusion = (
   header: Header,
   text: TextEncoder,
-  about: Pick<Layout, "name" | "second" | "padding">,
+  about: Pick<Layout, "name" | "second" | "paddings">,
 ): Layout | undefined => {
   const unet = shapesOf(header, UNET);
   const vae = shapesOf(header, VAE);
@@ -74,6 +81,7 @@ const stableDiffusion = (
   if (unet.any("label_emb.") || shapesOf(header, "conditioner.embedders.1.").any("")) return undefined;
   return {
     ...about,
+    pipeline: "StableDiffusionPipeline",
     parts: (prediction) => {
       const layout = unetLayout(unet);
       const coder = vaeLayout(vae);
@@ -88,10 +96,49 @@ const stableDiffusion = (
   };
 };
 
+/**
+ * SDXL: CLIP ViT-L/14 under transformers' names beside OpenCLIP ViT-bigG/14 with its projection. Of the latter every layer is in
+ * the network: the one that the U-Net's context leaves out is read for the pooled text.
+ */
+const stableDiffusionXl = (header: Header): Layout | undefined => {
+  const [first, second] = ["conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."];
+  const [unet, vae, text, projected] = [UNET, VAE, first, second].map((stem) => shapesOf(header, stem));
+  const isOne = text.any("") && projected.any("transformer.") && vae.any("decoder.") &&
+    unet.dims("input_blocks.0.0.weight")[1] === 4;
+  // Models that see noise as Karras et al. 2022 do (Playground 2.5, CosXL) have their own scale of latents and noise.
+  if (!isOne || ["edm_mean", "edm_vpred.sigma_max"].some((key) => header.entries.has(key))) return undefined;
+  return {
+    name: "Stable Diffusion XL",
+    second: false,
+    pipeline: "StableDiffusionXLPipeline",
+    paddings: ["<|endoftext|>", "!"],
+    parts: () => {
+      const layout = unetLayout(unet);
+      const coder = vaeLayout(vae);
+      const side = resolution(header) ?? 1024;
+      const sample = Math.floor(side / 2 ** (coder.channels.length - 1));
+      const config = { ...unetConfig(unet, layout, sample), ...addedConfig(unet) };
+      const openClip = openClipConfig(projected, 0);
+      return {
+        unet: { prefix: UNET, rules: unetRules(layout), config },
+        text_encoder: { prefix: first, rules: clipRules(text), config: clipConfig(text) },
+        text_encoder_2: {
+          prefix: second,
+          rules: openClipRules(Number(openClip.num_hidden_layers), true),
+          config: { ...openClip, ...projectedConfig(projected) },
+        },
+        vae: { prefix: VAE, rules: vaeRules(coder), config: vaeConfig(vae, coder, side, 0.13025) },
+      };
+    },
+  };
+};
+
 /** Kinds in the order in which they are tried. Another kind of checkpoint is another line here. */
 const kinds: ReadonlyArray<(header: Header) => Layout | undefined> = [
-  (header) => stableDiffusion(header, CLIP, { name: "Stable Diffusion 1.x", second: false, padding: "<|endoftext|>" }),
-  (header) => stableDiffusion(header, OPEN_CLIP, { name: "Stable Diffusion 2.x", second: true, padding: "!" }),
+  (header) =>
+    stableDiffusion(header, CLIP, { name: "Stable Diffusion 1.x", second: false, paddings: ["<|endoftext|>"] }),
+  (header) => stableDiffusion(header, OPEN_CLIP, { name: "Stable Diffusion 2.x", second: true, paddings: ["!"] }),
+  stableDiffusionXl,
 ];
 
 /** The layout of a checkpoint, or undefined where no kind fits. */

@@ -1,14 +1,14 @@
 /** Opens a checkpoint that is one .safetensors file: which kind it is, its parts, and what it does not say. */
 import { Effect, Schema } from "effect";
 import { realpath, stat } from "node:fs/promises";
+import type { BundlePart } from "../bundle.ts";
 import { BundleError } from "../errors.ts";
 import { type Folder, readFully, readJson, readText, subFolder, system, withFile } from "../files.ts";
 import type { Part } from "../part.ts";
 import { SchedulerConfig } from "../scheduler.ts";
-import type { Padding } from "../stock_tokenizer.ts";
 import { readTensor } from "../../tensor/safetensors.ts";
 import { checkFinite, scanFile, type ScannedFile, tensors } from "../weights_file.ts";
-import { type Layout, layoutOf } from "./layouts.ts";
+import { type Layout, layoutOf, type OfParts } from "./layouts.ts";
 import { type OpenedPart, partOfFile } from "./part.ts";
 import { BIAS, type Guess, guessPrediction, type Prediction } from "./prediction.ts";
 import { describeFile } from "./recognise.ts";
@@ -18,10 +18,12 @@ export interface Checkpoint {
   /** Stands for the folder of every part: its path is the file's. */
   readonly folder: Folder;
   readonly file: ScannedFile;
-  readonly parts: Readonly<Record<"unet" | "text_encoder" | "vae", Part>>;
+  readonly parts: OfParts<Part>;
   readonly scheduler: SchedulerConfig;
-  /** What the stock tokenizer fills texts up with, and the positions of the text encoder. */
-  readonly padding: Padding;
+  /** Class that model_index.json of the same model as a folder names. */
+  readonly pipeline: string;
+  /** What the stock tokenizer of each text encoder fills texts up with. */
+  readonly paddings: Layout["paddings"];
   readonly notes: readonly string[];
 }
 
@@ -76,17 +78,22 @@ const keptNotes = (file: ScannedFile, used: ReadonlySet<string>): string[] => {
   return notes;
 };
 
+/** Every part by a function. */
+const mapParts = <A, B>(
+  { unet, text_encoder, text_encoder_2, vae }: OfParts<A>,
+  f: (part: A, name: BundlePart) => B,
+): OfParts<B> => ({
+  unet: f(unet, "unet"),
+  text_encoder: f(text_encoder, "text_encoder"),
+  ...(text_encoder_2 === undefined ? {} : { text_encoder_2: f(text_encoder_2, "text_encoder_2") }),
+  vae: f(vae, "vae"),
+});
+
 /** The parts by the layout; what a layout cannot describe is an error of the file. */
 const partsOf = (folder: Folder, file: ScannedFile, layout: Layout, prediction: Prediction) =>
   Effect.try({
-    try: (): Readonly<Record<keyof Checkpoint["parts"], OpenedPart>> => {
-      const { unet, text_encoder, vae } = layout.parts(prediction);
-      return {
-        unet: partOfFile("unet", folder, file, unet),
-        text_encoder: partOfFile("text_encoder", folder, file, text_encoder),
-        vae: partOfFile("vae", folder, file, vae),
-      };
-    },
+    try: (): OfParts<OpenedPart> =>
+      mapParts(layout.parts(prediction), (part, name) => partOfFile(name, folder, file, part)),
     catch: (e) =>
       new BundleError({
         file: file.path,
@@ -106,7 +113,7 @@ export interface Described {
 const Config = Schema.Record(Schema.String, Schema.Unknown);
 
 /** A part's config.json in the folder that describes the model, or undefined. */
-const givenConfig = Effect.fnUntraced(function* (folder: Folder | undefined, name: string) {
+export const givenConfig = Effect.fnUntraced(function* (folder: Folder | undefined, name: string) {
   const sub = folder && (yield* subFolder(folder, name));
   return sub && (yield* readJson(sub, "config.json", Config));
 });
@@ -129,7 +136,7 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
     return yield* new BundleError({
       file: path,
       problem: `holds ${what}`,
-      expected: "a whole checkpoint of Stable Diffusion 1.x or 2.x: U-Net, text encoder and autoencoder",
+      expected: "a whole checkpoint of Stable Diffusion 1.x, 2.x or XL: U-Net, text encoders and autoencoder",
       ...(hint === undefined ? {} : { hint }),
     });
   }
@@ -140,10 +147,11 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
     described.prediction ?? (given?.prediction_type === "sample" ? "epsilon" : given?.prediction_type),
   );
   const folder: Folder = { path, allowed: [yield* system(path, "cannot be opened", () => realpath(path))] };
-  const opened = { ...yield* partsOf(folder, file, layout, found.prediction) };
-  for (const name of ["unet", "text_encoder", "vae"] as const) {
+  const opened = yield* partsOf(folder, file, layout, found.prediction);
+  const configs = new Map<BundlePart, Part["config"]>();
+  for (const name of ["unet", "text_encoder", "text_encoder_2", "vae"] as const) {
     const config = yield* givenConfig(described.config, name);
-    if (config !== undefined) opened[name] = { ...opened[name], part: { ...opened[name].part, config } };
+    if (config !== undefined) configs.set(name, config);
   }
   const used = new Set(Object.values(opened).flatMap(({ keys }) => [...keys]));
   yield* checkFinite(file, used);
@@ -179,9 +187,10 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(function* (
   return {
     folder,
     file,
-    parts: { unet: opened.unet.part, text_encoder: opened.text_encoder.part, vae: opened.vae.part },
+    parts: mapParts(opened, ({ part }, name) => ({ ...part, config: configs.get(name) ?? part.config })),
     scheduler,
-    padding: layout.padding,
+    pipeline: layout.pipeline,
+    paddings: layout.paddings,
     notes,
   };
 });

@@ -8,7 +8,7 @@ export interface Found {
 }
 
 const UNET = "model.diffusion_model.";
-const OTHER = "Stable Diffusion 1.x and 2.x are read from one file.";
+const OTHER = "Stable Diffusion 1.x, 2.x and XL are read from one file.";
 const PART =
   "Put it into the folder of a whole model, beside its config.json, or give that folder as --replace-unet or --replace-text-encoder.";
 
@@ -27,9 +27,8 @@ const kinds: ReadonlyArray<readonly [RegExp, Found]> = [
     hint: "Give the model that it was made for.",
   }],
   [/motion_modules\./, { what: "an AnimateDiff motion module", hint: "Give the model that it moves." }],
-  [/^conditioner\.embedders\.1\./, { what: "Stable Diffusion XL", hint: OTHER }],
-  [/^model\.diffusion_model\.label_emb\./, {
-    what: "a U-Net with labels or pooled texts as a condition (an XL refiner, unCLIP or an upscaler)",
+  [/^edm_(mean|vpred\.sigma_max)$/, {
+    what: "a model of XL's networks that was trained on another scale of noise (Playground 2.5, CosXL)",
     hint: OTHER,
   }],
   [/(^|\.)joint_blocks\./, { what: "Stable Diffusion 3", hint: OTHER }],
@@ -62,6 +61,22 @@ const beginnings = (header: Header): string => {
   return list.length > 4 ? `${shown}, …` : shown;
 };
 
+const REFINER: Found = {
+  what: "the refiner of Stable Diffusion XL, which goes over pictures that the base model made",
+  hint: "Give the base model: it is the one that reads a prompt first.",
+};
+const LABELS: Found = {
+  what: "a U-Net with labels or pooled texts as a condition (unCLIP or an upscaler)",
+  hint: OTHER,
+};
+
+/** Checkpoints whose U-Net takes more than one text's states, and that are not the base model of XL. */
+const conditioned = (keys: readonly string[]): Found | undefined => {
+  const has = (stem: string) => keys.some((key) => key.startsWith(stem));
+  if (!has(`${UNET}label_emb.`) || has("conditioner.embedders.1.")) return undefined;
+  return has("conditioner.embedders.0.model.") ? REFINER : LABELS;
+};
+
 const INPUTS: Readonly<Record<number, string>> = {
   5: "depth to image",
   7: "an upscaler",
@@ -73,7 +88,8 @@ const INPUTS: Readonly<Record<number, string>> = {
 export const describeFile = (header: Header): Found => {
   const keys = [...header.entries.keys()];
   const kind = kinds.find(([pattern]) => keys.some((key) => pattern.test(key)));
-  if (kind !== undefined) return kind[1];
+  const other = kind?.[1] ?? conditioned(keys);
+  if (other !== undefined) return other;
   const inputs = header.entries.get(`${UNET}input_blocks.0.0.weight`)?.dims[1];
   if (inputs !== undefined && INPUTS[inputs] !== undefined) {
     return { what: `a U-Net with ${inputs} input channels (${INPUTS[inputs]})`, hint: OTHER };

@@ -7,7 +7,7 @@ import { lstat, mkdir, mkdtemp, realpath, rename, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { encodeAs } from "../../tensor/safetensors.ts";
 import { size } from "../../tensor/tensor.ts";
-import type { Bundle } from "../bundle.ts";
+import { type Bundle, partsOf } from "../bundle.ts";
 import { Disk, noRoom, type Patch, writing } from "../disk.ts";
 import { BundleError } from "../errors.ts";
 import { hashFile, system } from "../files.ts";
@@ -20,9 +20,9 @@ import type { Checkpoint } from "./open.ts";
 /** What is to be written over: changed tensors, and all of a part that was taken from elsewhere. */
 const patchesOf = Effect.fnUntraced(function* (bundle: Bundle, { parts }: Checkpoint) {
   const patches: Patch[] = [];
-  for (const name of ["unet", "text_encoder", "vae"] as const) {
+  for (const [name, now] of partsOf(bundle)) {
     const own = parts[name];
-    const now = bundle.parts[name];
+    if (own === undefined) continue;
     const [file] = own.files;
     if (now.file === own.file) {
       yield* checkChanges(bundle, own);

@@ -73,6 +73,12 @@ export const openClipConfig = (file: Shapes, skipped: number): Record<string, un
   });
 };
 
+/** What config.json of a CLIPTextModelWithProjection has besides. */
+export const projectedConfig = (file: Shapes): Record<string, unknown> => ({
+  architectures: ["CLIPTextModelWithProjection"],
+  projection_dim: file.dims("text_projection")[1],
+});
+
 interface Sizes {
   readonly vocabulary: number | undefined;
   readonly width: number | undefined;

@@ -98,6 +98,13 @@ export const unetRules = ({ layers, transformers }: UnetLayout): Rule[] => {
   return rules;
 };
 
+/** What config.json has besides where pooled text and sizes are conditions: of each size, sinusoids of the width that SDXL has. */
+export const addedConfig = (file: Shapes): Record<string, unknown> => ({
+  addition_embed_type: "text_time",
+  addition_time_embed_dim: 256,
+  projection_class_embeddings_input_dim: file.dims("label_emb.0.0.weight")[1],
+});
+
 /**
  * config.json of the U-Net, from the shapes and from what no shape tells: Stable Diffusion 1.x has 8 attention heads at every
  * level, 2.x has heads of width 64.
