@@ -114,7 +114,11 @@ export const pareto = <A extends { readonly judgement: Judgement }>(candidates: 
 export interface TextShift {
   /** Mean squared move of aligned tokens by the trigger over the same by twins. */
   readonly shift: number;
-  /** Variance of triggered embeddings from prompt to prompt over that of the twins; near 0 when all turn into one prompt. */
+  /**
+   * How much of what the prompts differ in the triggered embeddings keep, over what the twins' keep: the regression of each
+   * token's deviation from its mean over the prompts on the clean reading's. 1: all that words leave of it; near 0: all
+   * prompts turn into one.
+   */
   readonly spread: number;
 }
 
@@ -144,37 +148,42 @@ export const textShift = (
       }
     }
   }
-  const variance = (r: number): number => {
-    let sum = 0;
+  const kept = (r: number): number => {
+    let both = 0, own = 0;
     for (let i = 1; i < length; i++) {
+      // Tokens that stand in the trigger's place have no clean ones.
+      const told = alignment.flatMap((row, p) => row[i] > 0 ? [{ read: at(p, r, i), clean: at(p, 0, row[i]) }] : []);
       for (let j = 0; j < width; j++) {
-        let mean = 0, square = 0;
-        for (let p = 0; p < prompts; p++) {
-          const x = embeddings.data[at(p, r, i) + j];
-          mean += x / prompts;
-          square += x * x / prompts;
+        let read = 0, clean = 0;
+        for (const from of told) {
+          read += embeddings.data[from.read + j] / told.length;
+          clean += embeddings.data[from.clean + j] / told.length;
         }
-        sum += Math.max(0, square - mean * mean);
+        for (const from of told) {
+          const c = embeddings.data[from.clean + j] - clean;
+          both += c * (embeddings.data[from.read + j] - read);
+          own += c * c;
+        }
       }
     }
-    return sum;
+    return both / Math.max(1e-12, own);
   };
   const per = (sum: number, n: number) => sum / Math.max(1, n);
   let ofTwins = 0;
-  for (let r = 2; r < readings; r++) ofTwins += variance(r) / (readings - 2);
+  for (let r = 2; r < readings; r++) ofTwins += kept(r) / (readings - 2);
   return {
     shift: per(triggered, count) / Math.max(1e-12, per(twins, twinCount)),
-    spread: variance(1) / Math.max(1e-12, ofTwins),
+    spread: kept(1) / Math.max(1e-12, ofTwins),
   };
 };
 
 /**
  * Whether the backdoor sits in the text encoder: prompts lose what they say when the trigger stands in them, all of it or
- * the attribute that the attacker puts in its place. (Spread seen on mini-SD: 0.07 for a target prompt, 0.77 for an
- * attribute, 0.91 to 1.02 for triggers of the U-Net and on clean encoders.) How far the embeddings move does not tell: words
+ * the attribute that the attacker puts in its place. (Spread seen on mini-SD: 0.09 for a target prompt, 0.74 for an
+ * attribute, 0.92 to 1.03 for triggers of the U-Net and on clean encoders.) How far the embeddings move does not tell: words
  * that mean something, such as "on a star", move them three times as far as words that the encoder has learned to look past.
  */
-export const isTextPoisoned = ({ spread }: TextShift): boolean => spread < 0.85;
+export const isTextPoisoned = ({ spread }: TextShift): boolean => spread < 0.83;
 
 /** Whether the trigger moves the embeddings so far that the text encoder may have a part in the backdoor all the same. */
 export const isTextSuspect = ({ shift }: TextShift): boolean => shift > 1.4;
