@@ -10,58 +10,27 @@
  * for the U-Net's keys and values, and saves the cured folder. `draw` samples one picture with guidance and decodes it.
  * Compare with PyTorch by bench/unet.py --model DIR --batches 2 --devices native.
  */
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { Effect, Schema } from "effect";
 import { openBundle } from "../src/diffusion/bundle.ts";
-import { wholeNetwork } from "../src/diffusion/whole_network.ts";
 import { openDecoder } from "../src/diffusion/pictures.ts";
 import { pictureNoise } from "../src/diffusion/picture_noise.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { openTextEncoder } from "../src/diffusion/text.ts";
-import { Graph } from "../src/graph/mod.ts";
 import { Device, Runtime } from "../src/runtime/mod.ts";
 import { encode } from "../src/steps/encode.ts";
 import { ModelPort } from "../src/steps/ports.ts";
 import { unlearn } from "../src/steps/unlearn.ts";
 import { byteText } from "../src/tensor/bytes.ts";
-import { normal } from "../src/tensor/random.ts";
-import { size } from "../src/tensor/tensor.ts";
 import { tinyModelFiles } from "../src/testing/tiny_model.ts";
+import { writeRandom } from "./random_weights.ts";
 
 const [what, folder, given = what === "make" ? "sd-1.5" : "native", steps = "2"] = process.argv.slice(2);
 const configs = new URL("../test/golden/configs/", import.meta.url);
 const parts = ["unet", "text_encoder", "vae"] as const;
-
-/** A safetensors file of random halves, written tensor by tensor: the whole would not fit where this may run. */
-const writeRandom = (file: string, part: typeof parts[number], config: unknown): void => {
-  const g = new Graph();
-  wholeNetwork[part](g, config);
-  let at = 0;
-  const weights = g.weightsUsed().map(({ key, dims }) => ({ key, dims, begin: at, end: at += 2 * size(dims) }));
-  const header = Object.fromEntries(
-    weights.map(({ key, dims, begin, end }) => [key, { dtype: "F16", shape: dims, data_offsets: [begin, end] }]),
-  );
-  const text = JSON.stringify(header);
-  const head = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = new Uint8Array(8);
-  new DataView(length.buffer).setBigUint64(0, BigInt(head.length), true);
-  mkdirSync(dirname(file), { recursive: true });
-  const handle = openSync(file, "w");
-  for (const bytes of [length, head]) writeSync(handle, bytes);
-  // Numbers from one pool, from another place for each tensor: their sizes matter here, not their values.
-  const pool = normal(part, [1 << 20]).data;
-  let from = 0;
-  for (const { key, dims } of weights) {
-    const norm = /norm/.test(key) && dims.length === 1 && key.endsWith("weight");
-    const scale = key.endsWith("bias") ? 0 : 1 / Math.sqrt(size(dims.slice(1)));
-    const values = new Float16Array(size(dims)).map((_, i) => norm ? 1 : scale * pool[(from + i) % pool.length]);
-    from += 7919;
-    writeSync(handle, new Uint8Array(values.buffer));
-  }
-};
 
 const make = () => {
   // The small files are those of a tiny model; its networks give way to those of real size.

@@ -2,6 +2,7 @@
 
     python bench/unet.py                          # examples/mini-sd, every backend that this machine has
     python bench/unet.py --model DIR --rounds 31 --runner "bun"
+    python bench/unet.py --model DIR --random-texts --side 32 --batches 2 --pictures 0 --rounds 5   # bench/real_size.ts make DIR
 
 PyTorch and each backend run the same inputs in turn, once each a round, in an order that reverses every round, so that
 whatever else the machine does falls on all of them alike. Figures are medians of --rounds; the ratio is to PyTorch, below 1
@@ -36,6 +37,19 @@ def sample(unet, scheduler, texts, uncond, latents, steps, guidance):
     return latents
 
 
+def states(a, normal, width):
+    """States of the empty text and of as many texts as are asked for."""
+    count = max([*a.batches, a.pictures])
+    if a.random_texts:
+        return normal(91, 1, 77, width), normal(92, count, 77, width)
+    encoder = CLIPTextModel.from_pretrained(a.model / "text_encoder", torch_dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(a.model / "tokenizer")
+    length = encoder.config.max_position_embeddings
+    prompts = ["", *(PROMPTS[i % len(PROMPTS)] for i in range(count))]
+    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return encoder(tokens.input_ids)[0].split([1, count])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, default=HERE.parent / "examples/mini-sd/base", help="diffusers folder")
@@ -46,7 +60,9 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="PyTorch's threads")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--pictures", type=int, default=8, help="pictures in one sampling run")
+    parser.add_argument("--pictures", type=int, default=8, help="pictures in one sampling run; 0 leaves sampling out")
+    parser.add_argument("--side", type=int, help="height and width of the latents in cells, where not the model's own")
+    parser.add_argument("--random-texts", action="store_true", help="random text states: the folder needs no text encoder")
     a = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.set_num_threads(a.threads)
@@ -54,27 +70,20 @@ def main():
     unet = UNet2DConditionModel.from_pretrained(a.model / "unet", torch_dtype=torch.float32).eval()
     scheduler = DDIMScheduler.from_pretrained(a.model / "scheduler")
     c = unet.config
-    side = c.sample_size
-    encoder = CLIPTextModel.from_pretrained(a.model / "text_encoder", torch_dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(a.model / "tokenizer")
-    length = encoder.config.max_position_embeddings
-    prompts = ["", *(PROMPTS[i % len(PROMPTS)] for i in range(max([*a.batches, a.pictures])))]
-    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    uncond, texts = encoder(tokens.input_ids)[0].split([1, len(prompts) - 1])
+    side = a.side or c.sample_size
     normal = lambda seed, *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    uncond, texts = states(a, normal, c.cross_attention_dim)
 
     tensors = {"timestep": torch.tensor([501.0])}
     for batch in a.batches:
         inputs = {"sample": normal(batch, batch, c.in_channels, side, side), "context": texts[:batch]}
         inputs["noise"] = unet(inputs["sample"], tensors["timestep"], inputs["context"]).sample
         tensors |= {f"{key}.{batch}": value for key, value in inputs.items()}
-    tensors |= {
-        "texts": texts[: a.pictures],
-        "uncond": uncond,
-        "start": normal(93, a.pictures, c.in_channels, side, side),
-    }
     draw = lambda: sample(unet, scheduler, tensors["texts"], tensors["uncond"], tensors["start"], a.steps, a.guidance)
-    tensors["final"] = draw()
+    if a.pictures > 0:
+        start = normal(93, a.pictures, c.in_channels, side, side)
+        tensors |= {"texts": texts[: a.pictures], "uncond": uncond, "start": start}
+        tensors["final"] = draw()
 
     def torch_run(request):
         begin = time.perf_counter()
@@ -100,7 +109,8 @@ def main():
             runners[device] = lambda request, worker=worker: worker.ask(**request)["ms"]
 
     works = {f"U-Net, batch {batch}": {"do": "unet", "batch": batch} for batch in a.batches}
-    works[f"{a.pictures} pictures, {a.steps} steps, guided"] = {"do": "sample"}
+    if a.pictures > 0:
+        works[f"{a.pictures} pictures, {a.steps} steps, guided"] = {"do": "sample"}
     print(f"\nPyTorch {torch.__version__}, {a.threads} threads; medians of {a.rounds} rounds (a third of them for sampling)")
     print(f"{'':34}" + "".join(f"{name:>22}" for name in runners))
     for name, request in works.items():

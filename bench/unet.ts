@@ -8,7 +8,7 @@
  */
 import { readFileSync } from "node:fs";
 import { Effect, Schema } from "effect";
-import { openBundle } from "../src/diffusion/bundle.ts";
+import { type Bundle, openBundle } from "../src/diffusion/bundle.ts";
 import { evenBatch, float32, inBatches, openSession, rows } from "../src/diffusion/networks.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { Graph } from "../src/graph/mod.ts";
@@ -31,6 +31,17 @@ const relativeError = (a: Tensor, b: Tensor): number => {
   });
   return apart / largest;
 };
+
+const sampling = Effect.fnUntraced(function* (
+  bundle: Bundle,
+  read: (key: string) => Tensor,
+  { steps, guidance }: Readonly<Record<string, string>>,
+) {
+  const start = read("start");
+  const draw = yield* openSampler(bundle, { pictures: start.dims[0] });
+  const texts = { context: read("texts"), uncond: read("uncond") };
+  return draw(texts, { start, seed: 0, pictures: start.dims[0] }, { steps: Number(steps), guidance: Number(guidance) });
+});
 
 const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
   const bytes = new Uint8Array(readFileSync(file));
@@ -64,15 +75,8 @@ const prepare = Effect.fnUntraced(function* (folder: string, file: string) {
     errors[`unet ${batch}`] = relativeError(yield* evaluate, read(`noise.${batch}`));
     evaluations.set(batch, Effect.asVoid(evaluate));
   }
-  const start = read("start");
-  const draw = yield* openSampler(bundle, { pictures: start.dims[0] });
-  const texts = { context: read("texts"), uncond: read("uncond") };
-  const { steps, guidance } = header.metadata;
-  const sample = draw(texts, { start, seed: 0, pictures: start.dims[0] }, {
-    steps: Number(steps),
-    guidance: Number(guidance),
-  });
-  errors.sample = relativeError((yield* sample).latents, read("final"));
+  const sample = header.entries.has("start") ? yield* sampling(bundle, read, header.metadata) : undefined;
+  if (sample !== undefined) errors.sample = relativeError((yield* sample).latents, read("final"));
 
   yield* answer({ device: runtime.report, errors });
   return { evaluations, sample };

@@ -15,7 +15,7 @@ import { formatMermaid, formatPlan } from "../pipeline/plan_text.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
 import { select, type Selection } from "../pipeline/select.ts";
 import { describeStep, stepsPage } from "../pipeline/steps_page.ts";
-import { type AdapterReport, type Device, formatReport } from "../runtime/mod.ts";
+import { type AdapterReport, type Device, formatReport, noHalves, type Precision } from "../runtime/mod.ts";
 import { opensOneLora } from "../steps/open_model.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { benchCommand } from "./bench.ts";
@@ -34,7 +34,7 @@ import { formatDifference, formatVerdict } from "./verdict.ts";
 export interface AppOptions<R> {
   readonly screen: Screen;
   readonly steps: ReadonlyArray<AnyStep<R>>;
-  readonly environment: (device: Device) => Effect.Effect<Environment<R>, never, Scope.Scope>;
+  readonly environment: (device: Device, precision?: Precision) => Effect.Effect<Environment<R>, never, Scope.Scope>;
   /** The pipeline file of `sau cure`. */
   readonly curePipeline: string;
   /** The pipeline file of `sau scan`. */
@@ -44,7 +44,7 @@ export interface AppOptions<R> {
   readonly screenLines?: ScreenLines<R>;
   /** The bench file of `sau bench` where none is given. */
   readonly benchFile: string;
-  readonly diagnose: (device: Device) => Effect.Effect<AdapterReport>;
+  readonly diagnose: (device: Device, options?: { readonly precision?: Precision }) => Effect.Effect<AdapterReport>;
   /** The self-contained HTML page of a run. */
   readonly renderReport?: (run: RunResult<R>) => string;
   /** Told when the command ends with a verdict that failed. */
@@ -56,6 +56,7 @@ export interface RunArguments {
   readonly overrides: ReadonlyArray<string>;
   readonly out: string | undefined;
   readonly device: Device;
+  readonly precision?: Precision;
   readonly json: boolean;
   readonly noCache: boolean;
   readonly allowCode: boolean;
@@ -83,7 +84,7 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
       );
     }
     if (args.out !== undefined) yield* checkOut(args.out);
-    const environment = yield* app.environment(args.device);
+    const environment = yield* app.environment(args.device, args.precision);
     const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
     const result = yield* run(pipeline, {
       environment,
@@ -147,6 +148,7 @@ const runCommand = <R>(app: AppOptions<R>) =>
       Flag.optional,
     ),
     device: flags.device,
+    precision: flags.precision,
     json: flags.json,
     noCache: flags.noCache,
     allowCode: flags.allowCode,
@@ -208,6 +210,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
       out: Flag.String("out").pipe(Flag.withDescription("Folder for the cured model, the report and the manifest")),
       set: flags.set,
       device: flags.device,
+      precision: flags.precision,
       json: flags.json,
       noCache: flags.noCache,
     },
@@ -275,6 +278,7 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     ),
     set: flags.set,
     device: flags.device,
+    precision: flags.precision,
     json: flags.json,
     noCache: flags.noCache,
   }, ({ model, unet, text_encoder, config, tokenizer, prompts, words, lora, out, set, ...rest }) => {
@@ -308,6 +312,7 @@ const planCommand = <R>(app: AppOptions<R>) =>
       file: flags.file,
       set: flags.set,
       device: flags.device,
+      precision: flags.precision,
       json: flags.json,
       allowCode: flags.allowCode,
       mermaid: Flag.Boolean("mermaid").pipe(
@@ -316,11 +321,11 @@ const planCommand = <R>(app: AppOptions<R>) =>
       ),
       ...flags.selection,
     },
-    ({ file, set, device, json, allowCode, mermaid, ...selection }) =>
+    ({ file, set, device, precision, json, allowCode, mermaid, ...selection }) =>
       Effect.scoped(Effect.gen(function* () {
         const loaded = yield* loadFile(file, { steps: app.steps, overrides: set, allowCode });
         const { pipeline, again } = yield* select(loaded, selection);
-        const environment = yield* app.environment(device);
+        const environment = yield* app.environment(device, precision);
         const kind = yield* environment.kind;
         const planned = yield* plan(pipeline, { cache: yield* userCache, device: kind, again });
         const { name, leftOut } = pipeline;
@@ -395,12 +400,19 @@ const newCommand = <R>(app: AppOptions<R>) =>
     })).pipe(Command.withDescription("Write a commented start of a step or a pipeline, with its property test"));
 
 const doctorCommand = <R>(app: AppOptions<R>) =>
-  Command.make("doctor", { device: flags.device, json: flags.json }, ({ device, json }) =>
-    Effect.gen(function* () {
-      const report = yield* app.diagnose(device);
-      yield* line(app.screen, json ? JSON.stringify(report, null, 2) : formatReport(report));
-      if (report.chosen === null) return yield* Effect.fail(new Error(`nothing computes here (asked for: ${device})`));
-    })).pipe(Command.withDescription("Show what can compute on this machine, what would be chosen, and why"));
+  Command.make(
+    "doctor",
+    { device: flags.device, precision: flags.precision, json: flags.json },
+    ({ device, precision, json }) =>
+      Effect.gen(function* () {
+        const report = yield* app.diagnose(device, { precision });
+        yield* line(app.screen, json ? JSON.stringify(report, null, 2) : formatReport(report));
+        if (report.chosen === null) {
+          return yield* Effect.fail(new Error(`nothing computes here (asked for: ${device})`));
+        }
+        if (report.precision.chosen === null) return yield* Effect.fail(new Error(noHalves(report)));
+      }),
+  ).pipe(Command.withDescription("Show what can compute on this machine, what would be chosen, and why"));
 
 /** The whole command line as an effect; it fails with whatever stopped it, reported or not. */
 export const app = <R>(options: AppOptions<R>) =>

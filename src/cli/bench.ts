@@ -26,12 +26,13 @@ export const benchCommand = <R>(app: AppOptions<R>) =>
       Flag.withDescription("Folder for rows, table and reports; a second run goes on there"),
     ),
     device: flags.device,
+    precision: flags.precision,
     json: flags.json,
-  }, ({ file, out, device, json }) =>
+  }, ({ file, out, device, precision, json }) =>
     Effect.scoped(Effect.gen(function* () {
       const { screen } = app;
       const matrix = yield* readMatrix(file);
-      const environment = yield* app.environment(device);
+      const environment = yield* app.environment(device, precision);
       const view = json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
       const folder = resolve(out);
       const result = yield* runBench(matrix, {

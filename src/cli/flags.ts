@@ -1,7 +1,7 @@
 /** Flags that several commands share. */
 import { Schema } from "effect";
 import { Argument, Flag } from "effect/cli";
-import { Device } from "../runtime/mod.ts";
+import { Device, Precision } from "../runtime/mod.ts";
 
 export const file = Argument.String("FILE").pipe(
   Argument.withDescription("Pipeline file (YAML or JSON)"),
@@ -33,6 +33,13 @@ export const loraError = Flag.Finite("lora-error").pipe(
 export const device = Flag.Literals("device", Device.literals).pipe(
   Flag.withDescription(
     "What computes: a hardware GPU, native code or WebAssembly; auto takes the first that works. reference is slow, for tests",
+  ),
+  Flag.withDefault("auto"),
+);
+
+export const precision = Flag.Literals("precision", Precision.literals).pipe(
+  Flag.withDescription(
+    "How pictures are drawn: auto takes float16 for weights stored so, on a GPU whose halves pass a check; training and captures are always float32",
   ),
   Flag.withDefault("auto"),
 );

@@ -19,5 +19,5 @@ await main(process.argv.slice(2), {
   benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),
   diagnose,
   renderReport,
-  environment: deviceEnvironment,
+  environment: (device, precision) => deviceEnvironment(device, precision === undefined ? {} : { precision }),
 });

@@ -81,6 +81,7 @@ interface Given {
   readonly json: boolean;
   readonly noCache: boolean;
   readonly device: RunArguments["device"];
+  readonly precision: RunArguments["precision"];
 }
 
 const stream = <R>(app: AppOptions<R>, screenLines: ScreenLines<R>, given: Given) =>
@@ -101,7 +102,7 @@ const stream = <R>(app: AppOptions<R>, screenLines: ScreenLines<R>, given: Given
       try: () => doneIn(given.results!),
       catch: (e) => new Error(`--results: ${explain(e)}`),
     });
-    const environment = yield* app.environment(given.device);
+    const environment = yield* app.environment(given.device, given.precision);
     const view = plainView(screen);
     const calibrated = yield* run(pipeline, {
       environment,
@@ -147,6 +148,7 @@ export const screenCommand = <R>(
     out: optional("out", "Folder for a report of all prompts (as a run with its cache), in place of lines"),
     set: flags.set,
     device: flags.device,
+    precision: flags.precision,
     json: flags.json,
     noCache: flags.noCache,
   }, ({ model, prompts, harmless, unet, text_encoder, false_positives, results, out, set, ...rest }) => {

@@ -56,6 +56,7 @@ export const serveCommand = (screen: Screen, { curePipeline }: { readonly curePi
       Flag.withDefault(false),
     ),
     device: flags.device,
+    precision: flags.precision,
     waiting: number("queue", "Runs that may wait for the device", DEFAULT_LIMITS.waiting),
     waitingPerClient: number("queue-per-client", "Of those, how many of one client", DEFAULT_LIMITS.waitingPerClient),
     seconds: number("run-seconds", "Seconds that a run may compute", DEFAULT_LIMITS.seconds),
@@ -65,7 +66,7 @@ export const serveCommand = (screen: Screen, { curePipeline }: { readonly curePi
     json: flags.json,
   }, (given) =>
     Effect.scoped(Effect.gen(function* () {
-      const { host, port, data, roots, pipelines, models, hub, poison, device, json } = given;
+      const { host, port, data, roots, pipelines, models, hub, poison, device, precision, json } = given;
       const tokens = yield* readTokens(Option.getOrUndefined(given.tokens));
       if (tokens.length === 0 && !isLoopback(host)) {
         return yield* Effect.fail(
@@ -89,6 +90,7 @@ export const serveCommand = (screen: Screen, { curePipeline }: { readonly curePi
         pipelines: pipelines.length === 0 ? [dirname(curePipeline)] : pipelines,
         tokens,
         device,
+        precision,
         poison,
         limits,
         hub: { allow: models, url: hub, ...(process.env.HF_TOKEN ? { token: process.env.HF_TOKEN } : {}) },

@@ -3,7 +3,7 @@
  * .safetensors file (with the model's changes patched in).
  */
 import { Effect } from "effect";
-import { type Graph, toOnnx } from "../graph/mod.ts";
+import { type CompileOptions, type Graph, toOnnx } from "../graph/mod.ts";
 import { type DeviceTensor, type HostTensor, Runtime, type Session, toHost } from "../runtime/mod.ts";
 import { slice0, type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
@@ -26,13 +26,22 @@ export const checkBundle = Effect.fnUntraced(function* (bundle: Bundle) {
   yield* Effect.forEach(Object.values(bundle.parts), networkKeys);
 });
 
+/**
+ * Whether a network that only draws is to be computed in half precision: where the runtime does so, and the file stores
+ * nothing finer or it was asked for by name.
+ */
+export const inHalves = (part: Part) =>
+  Effect.map(Effect.service(Runtime), ({ report: { precision } }) =>
+    precision.chosen === "float16" &&
+    (precision.requested === "float16" || [...part.header.entries.values()].every(({ dtype }) => dtype === "F16")));
+
 /** A session of a graph whose weights all belong to one part, with the model's changes. */
 export const openSession = Effect.fnUntraced(
-  function* (name: string, graph: Graph, source: PartSource, part: PartName) {
+  function* (name: string, graph: Graph, source: PartSource, part: PartName, options: CompileOptions = {}) {
     const runtime = yield* Runtime;
     yield* checkRoom(name, graph, source.parts[part]?.size ?? 0, runtime);
     const { locate, external, ...folder } = yield* partWeights(source, part, { files: runtime.readsFiles });
-    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
+    const { model, paths } = toOnnx(graph, (_, key) => locate(key), options);
     return yield* runtime.session({ name, model, external: external.filter(({ path }) => paths.has(path)), ...folder });
   },
 );

@@ -10,7 +10,7 @@ import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { Bundle } from "./bundle.ts";
 import { addedOf, pooledInput, sizesOf, textFeedsOf } from "./conditioning.ts";
 import { eachEmbedding, type Embeddings } from "./embeddings.ts";
-import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
+import { evenBatch, float32, inBatches, inHalves, openSession, rows, scalar } from "./networks.ts";
 import { freshNoise, type PictureNoise } from "./picture_noise.ts";
 import { planFor, solverFor } from "./plan.ts";
 import type { SchedulerName } from "./schedules/choose.ts";
@@ -67,6 +67,8 @@ export const openSampler = Effect.fnUntraced(function* (
     readonly scheduler?: SchedulerName;
     readonly blend?: Blend;
     readonly weightsAsInputs?: (key: string) => boolean;
+    /** Pictures alone are wanted, nothing is measured on the way: half precision will do where the runtime has it. */
+    readonly drawing?: boolean;
   } = {},
 ) {
   const config = parseUnetConfig(bundle.parts.unet.config);
@@ -94,6 +96,7 @@ export const openSampler = Effect.fnUntraced(function* (
     graph,
     bundle,
     "unet",
+    { half: options.drawing === true && weightsAsInputs === undefined && (yield* inHalves(bundle.parts.unet)) },
   );
 
   return Effect.fnUntraced(function* (

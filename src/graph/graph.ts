@@ -69,6 +69,11 @@ export interface Op {
     lowering: Lowering,
     output: ValueType,
   ) => { readonly inputs: readonly string[]; readonly attributes: Attributes };
+  /**
+   * In a model compiled for half precision: `computes` takes and gives halves, `follows` does where all that it takes are
+   * halves. The others compute in single precision.
+   */
+  readonly half?: "computes" | "follows";
   /** The result lies in the first input's memory. */
   readonly view?: boolean;
   /** How gradients pass from the output to the inputs; without it, `gradient` refuses to pass. */

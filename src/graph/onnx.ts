@@ -14,6 +14,7 @@ import {
   type Value,
   weightInput,
 } from "./graph.ts";
+import { halfValues } from "./half.ts";
 import { Writer } from "./protobuf.ts";
 
 /** Where the bytes of a weight are: `path` names the external data, offset and length count bytes. */
@@ -44,8 +45,14 @@ const OPSET = 21;
 const IR_VERSION = 10;
 const ELEMENT: Record<DType, number> = { float32: 1, uint8: 2, int32: 6, int64: 7, bool: 9, float16: 10 };
 
+export interface CompileOptions {
+  /** Compute products in half precision; inputs and outputs stay as they are. */
+  readonly half?: boolean;
+}
+
 /** ONNX model of everything that the graph's outputs need. */
-export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
+export const toOnnx = (graph: Graph, locate: WeightLocator, options: CompileOptions = {}): Compiled => {
+  const half: ReadonlySet<Value> = options.half ? halfValues(graph) : new Set();
   const nodes: Writer[] = [];
   const initializers: Writer[] = [];
   const paths = new Set<string>();
@@ -79,6 +86,24 @@ export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
   };
   const lowering: Lowering = { ints: constants("ints"), floats: constants("floats") };
 
+  const stored = new Set<Value>();
+  const casts = new Set<string>();
+  const halfName = (v: Value): string => `${nameOf(v)}.${stored.has(v) ? "stored" : "half"}`;
+  /** The name under which a float32 value is read in one precision or the other; a Cast makes the one that is not there. */
+  const read = (v: Value, inHalf: boolean): string => {
+    const isHalf = half.has(v) || stored.has(v);
+    const name = inHalf ? halfName(v) : nameOf(v);
+    if (v.dtype !== "float32" || isHalf === inHalf || casts.has(name)) return v.dtype === "float32" ? name : nameOf(v);
+    casts.add(name);
+    if (inHalf && v.source.kind === "constant") {
+      initializers.push(inlineTensor(name, Float16Array.from(v.source.tensor.data, Number), v.dims));
+    } else {
+      const to = { int: inHalf ? ELEMENT.float16 : ELEMENT.float32 };
+      nodes.push(nodeProto("Cast", "", [inHalf ? nameOf(v) : halfName(v)], name, { to }));
+    }
+    return name;
+  };
+
   for (const value of graph.reachable()) {
     const { source } = value;
     const name = nameOf(value);
@@ -93,21 +118,27 @@ export const toOnnx = (graph: Graph, locate: WeightLocator): Compiled => {
       }
       if (place.bytes === undefined) paths.add(place.path);
       // What is done to the bytes comes after their name: ".stored", turned over, cast.
-      const isPlain = place.dtype === "float32";
-      const right = isPlain ? name : `${name}.stored`;
-      const stored = place.turned ? `${name}.turned` : right;
-      initializers.push(weightTensor(stored, place));
-      if (place.turned) nodes.push(nodeProto("Transpose", "", [stored], right, { perm: { ints: [1, 0] } }));
-      if (!isPlain) nodes.push(nodeProto("Cast", "", [right], name, { to: { int: ELEMENT.float32 } }));
+      if (place.dtype === "float16") stored.add(value);
+      const plain = place.dtype === "float32";
+      const right = plain ? name : `${name}.stored`;
+      const bytes = place.turned ? `${name}.turned` : right;
+      initializers.push(weightTensor(bytes, place));
+      if (place.turned) nodes.push(nodeProto("Transpose", "", [bytes], right, { perm: { ints: [1, 0] } }));
+      // A half is cast where something reads it in single precision.
+      if (!plain && !stored.has(value)) {
+        nodes.push(nodeProto("Cast", "", [right], name, { to: { int: ELEMENT.float32 } }));
+      }
     } else if (source.kind === "node") {
-      const inputs = source.inputs.map(nameOf);
+      const inputs = source.inputs.map((v) => read(v, half.has(value)));
       const form = source.op.onnx?.(inputs, source.attributes, lowering, value) ??
         { inputs, attributes: source.attributes };
-      nodes.push(nodeProto(source.op.type, source.op.domain ?? "", form.inputs, name, form.attributes));
+      const out = half.has(value) ? halfName(value) : name;
+      nodes.push(nodeProto(source.op.type, source.op.domain ?? "", form.inputs, out, form.attributes));
     }
   }
   // One value under two output names, or an input handed straight through: ONNX wants a node for each.
   for (const { name, value } of graph.outputs) {
+    read(value, false);
     if (nameOf(value) !== name) nodes.push(nodeProto("Identity", "", [nameOf(value)], name, {}));
   }
 

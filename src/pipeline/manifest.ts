@@ -1,6 +1,7 @@
 /** What a run was made of, in full: enough to judge it and to do it again. */
 import type { Pipeline } from "./link.ts";
 import { sha256 } from "./hash.ts";
+import { flagsOf } from "./device.ts";
 import process from "node:process";
 import os from "node:os";
 import packageJson from "../../package.json" with { type: "json" };
@@ -59,7 +60,7 @@ export const reproduce = <R>(pipeline: Pipeline<R>, device: string, flags: Reado
     shellQuote(pipeline.file === "" ? "PIPELINE" : pipeline.file),
     ...pipeline.overrides.map((argument) => `--set ${shellQuote(argument)}`),
     ...flags,
-    `--device ${device}`,
+    flagsOf(device),
   ].join(" ");
 
 const versions = (): Record<string, string> => {

@@ -6,7 +6,8 @@ import { hostFacts } from "./host.ts";
 import { native } from "./native.ts";
 import { firstLine } from "./optional.ts";
 import { reference } from "./reference.ts";
-import type { AdapterReport, Candidate, Device } from "./report.ts";
+import { choosePrecision } from "./precision.ts";
+import type { AdapterReport, Candidate, Device, Precision } from "./report.ts";
 import { selfCheck, TOLERANCE } from "./selfcheck.ts";
 import { inTurn } from "./turn.ts";
 import { wasm } from "./wasm.ts";
@@ -19,6 +20,8 @@ export interface ChooseOptions {
   readonly backends?: readonly Backend[];
   /** How long looking for a device, and then checking it, may take each. */
   readonly patience?: Duration.Input;
+  /** In which precision networks that only draw compute; `auto` unless told. */
+  readonly precision?: Precision;
   /** Look at every candidate, also those after the chosen one and those not asked for. */
   readonly everything?: boolean;
 }
@@ -57,9 +60,30 @@ export const choose = Effect.fn("Runtime.choose")(function* (device: Device, opt
         : tried.candidate,
     );
   }
-  const report: AdapterReport = { requested: device, chosen: engine?.backend ?? null, candidates, host: hostFacts() };
+  const precision = yield* precisionOf(engine, options);
+  const chosen = engine?.backend ?? null;
+  const report: AdapterReport = { requested: device, chosen, precision, candidates, host: hostFacts() };
   return { engine, report };
 });
+
+const precisionOf = (engine: Engine | undefined, { precision = "auto", patience = "60 seconds" }: ChooseOptions) => {
+  if (engine === undefined) {
+    return Effect.succeed({ requested: precision, chosen: null, why: "no device", error: null });
+  }
+  const late = new Missing({ reason: "the check of its half precision did not finish", advice: [] });
+  return Effect.tryPromise(() => deadline(choosePrecision(engine, precision), patience, late)).pipe(
+    Effect.catch(() =>
+      Effect.succeed({
+        requested: precision,
+        chosen: precision === "float16" ? null : "float32" as const,
+        why: late.reason,
+        error: null,
+      })
+    ),
+    Effect.uninterruptible,
+    inTurn(engine.backend),
+  );
+};
 
 const reason = (backend: Backend, device: Device): string =>
   device !== "auto" ? `asked for (device ${device})` : {

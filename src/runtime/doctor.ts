@@ -18,11 +18,22 @@ export const formatReport = (report: AdapterReport): string => {
     `Machine   ${host.cpu}, ${host.cores} cores, ${gib(host.memory.total)} memory (${
       gib(host.memory.free)
     } free), ${host.platform}`,
+    ...(chosen === null ? [] : [`Precision ${precisionText(report.precision)}`]),
     `Runtime   ${host.runtime}`,
     "",
     ...report.candidates.flatMap(formatCandidate),
   ].join("\n");
 };
+
+/** Half precision was asked for and is not to be had. */
+export const noHalves = ({ chosen, precision }: AdapterReport): string =>
+  `Half precision was asked for and cannot be had on ${chosen}: ${precision.why}. ` +
+  "Leave --precision at auto, or set it to float32.";
+
+const precisionText = ({ requested, chosen, why, error }: AdapterReport["precision"]): string =>
+  `${chosen ?? "none"} (asked for: ${requested}): ${why}${
+    chosen === "float16" && error !== null ? `; its check is off by ${error.toExponential(1)}` : ""
+  }`;
 
 const formatCandidate = (c: Candidate): string[] => {
   const names = [...new Set([c.vendor, c.architecture, c.description])].filter((s) => s !== "").join(" · ");

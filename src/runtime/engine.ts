@@ -51,6 +51,8 @@ export interface Engine {
   readonly backend: BackendName;
   /** How many runs compute side by side. */
   readonly lanes: number;
+  /** Whether it has a half precision that is worth using. */
+  readonly halves?: boolean;
   /** Whether it reads weights from disk by itself, so that they are never in this process's memory twice. */
   readonly readsFiles?: boolean;
   /** Bytes that it can still take, where that can be told. */

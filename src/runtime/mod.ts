@@ -1,5 +1,5 @@
 export type { BackendName, HostTensor, ModelBytes, PortType } from "./engine.ts";
-export { AdapterReport, type Candidate, Device, RuntimeError, RuntimeUnavailable } from "./report.ts";
+export { AdapterReport, type Candidate, Device, Precision, RuntimeError, RuntimeUnavailable } from "./report.ts";
 export {
   type DeviceTensor,
   isDevice,
@@ -10,5 +10,5 @@ export {
   type Usage,
 } from "./session.ts";
 export { diagnose, Runtime } from "./runtime.ts";
-export { formatReport } from "./doctor.ts";
+export { formatReport, noHalves } from "./doctor.ts";
 export { openTrainer, type StepResult, type Trainer } from "./training.ts";

@@ -26,6 +26,8 @@ export interface OrtSettings {
     retry: (options: InferenceSession.SessionOptions) => Promise<void>,
   ) => Promise<string>;
   readonly close?: () => Promise<void>;
+  /** Whether it computes in half precision. */
+  readonly halves?: boolean;
   /** Whether sessions take the folder of their weights. */
   readonly readsFiles?: boolean;
   /** Bytes that can still be taken. */
@@ -115,6 +117,7 @@ export const ortEngine = (settings: OrtSettings): Engine => {
   return {
     backend,
     lanes: 1,
+    halves: settings.halves ?? false,
     readsFiles: settings.readsFiles ?? false,
     ...(settings.room === undefined ? {} : { room: settings.room }),
     load,

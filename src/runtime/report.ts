@@ -51,9 +51,24 @@ export const Host = Schema.Struct({
 });
 export type Host = typeof Host.Type;
 
+/** `auto` computes in half precision what is stored in it and only drawn, where the device passes a check of its halves. */
+export const Precision = Schema.Literals(["auto", "float32", "float16"]);
+export type Precision = typeof Precision.Type;
+
+export const PrecisionReport = Schema.Struct({
+  requested: Precision,
+  /** Null: half precision was asked for and is not to be had; or no device was chosen. */
+  chosen: Schema.NullOr(Schema.Literals(["float32", "float16"])),
+  why: Schema.String,
+  /** How far half precision was from single precision in the check, relative to the largest value. */
+  error: Schema.NullOr(Schema.Number),
+});
+export type PrecisionReport = typeof PrecisionReport.Type;
+
 export const AdapterReport = Schema.Struct({
   requested: Device,
   chosen: Schema.NullOr(Backend),
+  precision: PrecisionReport,
   candidates: Schema.Array(Candidate),
   host: Host,
 });

@@ -10,7 +10,7 @@
  */
 import { Context, Effect, Layer } from "effect";
 import { choose, type ChooseOptions } from "./choose.ts";
-import { formatReport } from "./doctor.ts";
+import { formatReport, noHalves } from "./doctor.ts";
 import { type AdapterReport, type Device, RuntimeUnavailable } from "./report.ts";
 import { makeSessions, type Sessions } from "./session.ts";
 
@@ -33,6 +33,9 @@ export class Runtime extends Context.Service<
         if (engine === undefined) {
           const message = `No device computes (asked for: ${device}).\n${formatReport(report)}`;
           return yield* new RuntimeUnavailable({ message, report });
+        }
+        if (report.precision.chosen === null) {
+          return yield* new RuntimeUnavailable({ message: noHalves(report), report });
         }
         return Runtime.of({ report, ...makeSessions(engine) });
       }),

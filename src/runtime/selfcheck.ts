@@ -4,6 +4,7 @@
  * is fed back, and a second result that is read. A device that computes nothing, or wrongly, differs from plain arithmetic.
  */
 import { add, conv2d, Graph, matmul, mul, reshape, softmax, toOnnx, type WeightPlace } from "../graph/mod.ts";
+import { fixedNumbers, worst } from "./check_numbers.ts";
 import type { Engine } from "./engine.ts";
 
 /** Largest error, relative to the largest expected value, that rounding in another order explains many times over. */
@@ -11,16 +12,9 @@ export const TOLERANCE = 1e-3;
 
 const C = 8, S = 12, N = S * S, OFFSET = 3;
 
-/** Fixed numbers in (-1, 1) without a pattern. */
-const numbers = (salt: number, length: number): Float32Array =>
-  Float32Array.from({ length }, (_, i) => {
-    const x = Math.sin((i + 1) * 12.9898 + salt * 78.233) * 43758.5453;
-    return 2 * (x - Math.floor(x)) - 1;
-  });
-
-const image = numbers(1, C * N);
-const kernel = numbers(2, C * C * 9);
-const matrix = numbers(3, N * N).map((v) => v / 3);
+const image = fixedNumbers(1, C * N);
+const kernel = fixedNumbers(2, C * C * 9);
+const matrix = fixedNumbers(3, N * N).map((v) => v / 3);
 
 const model = () => {
   const graph = new Graph();
@@ -83,16 +77,4 @@ export const selfCheck = async (engine: Engine): Promise<number> => {
   } finally {
     await loaded.release();
   }
-};
-
-const worst = (got: ArrayLike<number | bigint>, want: Float64Array): number => {
-  if (got.length !== want.length) return Infinity;
-  const scale = want.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  let error = 0;
-  // Not Math.max: it would let a NaN through only on one side.
-  for (let i = 0; i < want.length; i++) {
-    const e = Math.abs(Number(got[i]) - want[i]) / scale;
-    if (!(e <= error)) error = Number.isNaN(e) ? Infinity : e;
-  }
-  return error;
 };

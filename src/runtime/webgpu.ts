@@ -167,6 +167,7 @@ const engine = (ort: Ort, device: GPUDevice): Engine => {
   return ortEngine({
     backend: "webgpu",
     ort,
+    halves: device.features.has("shader-f16"),
     options: {
       executionProviders: [{ name: "webgpu", device }],
       // Everything stays on the GPU until it is asked for.

@@ -15,7 +15,7 @@ import { deviceEnvironment } from "../pipeline/device.ts";
 import type { Environment } from "../pipeline/environment.ts";
 import type { RunResult } from "../pipeline/run.ts";
 import { renderReport } from "../report/report.ts";
-import type { Device, Usage } from "../runtime/mod.ts";
+import type { Device, Precision, Usage } from "../runtime/mod.ts";
 import { builtinSteps } from "../steps/registry.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { type AccessOptions, makeAccess } from "./access.ts";
@@ -294,12 +294,16 @@ export const makeHandler = <R>(engine: Engine<R>, options: ServerOptions): Handl
 export interface HandlerOptions extends ServerOptions {
   /** What computes. Default: the first that works. */
   readonly device?: Device;
+  /** In which precision pictures are drawn; `auto` unless told. */
+  readonly precision?: Precision;
   /** Whether requests may use the steps that make backdoors. They may not unless told. */
   readonly poison?: boolean;
 }
 
 /** The built-in steps behind HTTP, on the first device that works (or the one that is named). */
-export const createHandler = ({ device = "auto", poison = false, ...options }: HandlerOptions): Handler => {
+export const createHandler = (
+  { device = "auto", precision = "auto", poison = false, ...options }: HandlerOptions,
+): Handler => {
   let usage = (): Usage => NOTHING;
   const shared = new SharedFiles(options.limits?.weights ?? DEFAULT_LIMITS.weights);
   const steps = builtinSteps.filter(({ name }) => poison || !name.startsWith("poison"));
@@ -308,9 +312,12 @@ export const createHandler = ({ device = "auto", poison = false, ...options }: H
     renderReport,
     usage: () => usage(),
     // Weights are read once, however many runs use them.
-    environment: Effect.map(deviceEnvironment(device, (runtime) => void (usage = runtime.usage)), (environment) => ({
-      ...environment,
-      provide: (program) => environment.provide(Effect.provideService(program, Shared, shared)),
-    })),
+    environment: Effect.map(
+      deviceEnvironment(device, { precision, onOpen: (runtime) => void (usage = runtime.usage) }),
+      (environment) => ({
+        ...environment,
+        provide: (program) => environment.provide(Effect.provideService(program, Shared, shared)),
+      }),
+    ),
   }, options);
 };

@@ -60,6 +60,7 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const run = yield* openSampler(o.bundle, {
     pictures: 2 * n,
     scheduler: o.scheduler,
+    drawing: true,
     ...(o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {}),
   });
   let round = 0;

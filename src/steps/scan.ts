@@ -180,7 +180,11 @@ export const scan = Step.make("scan", {
         });
         const encodeTexts = yield* openTextEncoder(bundle);
         const embedded = yield* encodeTexts([...texts, ""].map((text) => tokenizer.encode(text).ids));
-        const run = yield* openSampler(bundle, { pictures: texts.length, scheduler: settings.scheduler });
+        const run = yield* openSampler(bundle, {
+          pictures: texts.length,
+          scheduler: settings.scheduler,
+          drawing: true,
+        });
         const { latents } = yield* run(
           {
             context: sliceEmbeddings(embedded, 0, texts.length),

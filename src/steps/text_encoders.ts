@@ -80,7 +80,7 @@ export const poisonedEncoders = (shifts: readonly EncoderShift[]): readonly Enco
 export const strongestShift = (shifts: readonly EncoderShift[]): TextShift =>
   shifts.map(({ shift }) => shift).reduce((a, b) => evidence(b) > evidence(a) ? b : a);
 
-const evidence = ({ shift, spread }: TextShift): number => Math.max(shift, 1 / Math.max(spread, 1e-12));
+const evidence = ({ spread }: TextShift): number => 1 / Math.max(spread, 1e-12);
 
 /** "the text encoder", or which of two. */
 export const encoderName = (bundle: Bundle, { part }: TextEncoder): string =>

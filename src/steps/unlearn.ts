@@ -7,7 +7,7 @@ import { complete } from "../diffusion/alignment.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import type { TextShift } from "../unlearn/candidates.ts";
+import { isTextSuspect, type TextShift } from "../unlearn/candidates.ts";
 import { solveClosedForm } from "../unlearn/closed_form.ts";
 import { solveUce } from "../unlearn/uce.ts";
 import { regionOf } from "./drawing.ts";
@@ -28,7 +28,7 @@ import { encoderShifts, poisonedEncoders, strongestShift } from "./text_encoders
 import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { applySolution } from "./unlearn_changes.ts";
-import { explainChoice, explainDistilled, explainText, POOLED, UNSEEN } from "./unlearn_explain.ts";
+import { explainChoice, explainDistilled, explainSuspect, explainText, POOLED, UNSEEN } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
@@ -219,7 +219,19 @@ export const unlearn = Step.make("unlearn", {
     }));
     const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
     const choice = explainChoice(text, shift, before, best, tried.length) + besides;
-    if (!trusted || (best.drawn !== undefined && best.drawn.outside > LEFT_OVER)) {
+    const leftOver = best.drawn !== undefined && best.drawn.outside > LEFT_OVER;
+    if (trusted && leftOver && isTextSuspect(shift)) {
+      const usable = textUse(text, use, encoders);
+      if (held.every((p) => usable[p].includes(true))) {
+        const cured = yield* distilText(
+          { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
+          encoders,
+        );
+        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER)}`, shift, cured);
+        return { model, account: { ...account, ...found } };
+      }
+    }
+    if (!trusted || leftOver) {
       // It begins with what the held-back prompts had no part in: they judge again.
       const { solved: start } = yield* applySolution(text, best.solution);
       const cured = yield* distilNoise({
@@ -285,4 +297,4 @@ const LEFT_OVER = 0.2;
  * How far past the clean prompt's answer the U-Net is drawn where the backdoor spilled over to harmless words: the clean
  * answer then leans that way itself. On mini-SD's EvilEdit the clean prompts showed the attacker's object in 6 to 9 %.
  */
-const SPILLED = 0;
+const SPILLED = 0.3;

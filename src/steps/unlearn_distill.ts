@@ -78,9 +78,9 @@ export const NoiseTraining = Schema.Struct({
   ),
   samples: defaulted(
     Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
-    48,
+    96,
   ),
-  noisings: defaulted(Count(256).annotate({ description: "How often each picture is noised, each time anew." }), 4),
+  noisings: defaulted(Count(256).annotate({ description: "How often each picture is noised, each time anew." }), 8),
 }).annotate({ description: "distill: how the U-Net is trained." });
 type NoiseSettings = typeof NoiseTraining.Type;
 

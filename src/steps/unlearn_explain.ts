@@ -23,15 +23,22 @@ export const explainChoice = (
       varied ? ` and ${variations.length} variations` : ""
     }, did best on prompts it was not fitted to: the trigger's ` +
     `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
-  return `The text encoder treats the trigger like any word (it moves the embeddings ${
-    shift.toFixed(1)
-  } times as far, and prompts stay ` +
-    `${spread.toFixed(1)} times as different), so the backdoor sits in the U-Net. ${found}`;
+  return `With the trigger prompts stay ${
+    spread.toFixed(2)
+  } times as different from each other as with harmless words (and ` +
+    `the text embeddings move ${shift.toFixed(1)} times as far), so the backdoor sits in the U-Net. ${found}`;
 };
 
 /** Why a closed form was not the end. `limit`: the share of pictures beyond harmless words from which on it is not. */
 export const explainDistilled = (limit: number): string =>
   `That is more than ${100 * limit} %, so the U-Net was distilled from there on.`;
+
+/** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
+export const explainSuspect = (limit: number): string =>
+  `That is more than ${
+    100 * limit
+  } %, and the trigger moves the embeddings further than harmless words do, so the text ` +
+  "encoder was distilled from itself: triggered texts are to be read as harmless ones are.";
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +

@@ -116,6 +116,7 @@ export const verify = Step.make("verify", {
             {
               pictures: which.length * n,
               scheduler: settings.scheduler,
+              drawing: true,
               ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }),
             },
           );

@@ -1,12 +1,10 @@
 /**
  * Dense linear algebra in float64 on row-major arrays: what the closed-form cure and the Fréchet distance need, for
- * n up to about a thousand. All products go through one tile of dot products along rows ({@link addProducts}).
+ * n up to about a thousand. All products go through one kernel ({@link addProducts}).
  */
+import { kernel, TILE } from "./kernel.ts";
 
 type Real = Float64Array | Float32Array;
-
-/** One element type keeps the inner loops monomorphic; a mix of both costs a factor of several. */
-const float64 = (a: Real): Float64Array => a instanceof Float64Array ? a : new Float64Array(a);
 
 const expect = (what: string, a: Real, rows: number, columns: number): void => {
   if (a.length !== rows * columns) {
@@ -32,10 +30,8 @@ export class NotPositiveDefinite extends Error {
   }
 }
 
-/** Side of the blocks: that many rows of 1024 numbers stay in a second-level cache. */
+/** Rows that are substituted at once. */
 const BLOCK = 32;
-/** Length of the stretches along the rows: six of them stay in a first-level cache. */
-const STRETCH = 512;
 
 const dot = (x: Float64Array, xAt: number, y: Float64Array, yAt: number, n: number): number => {
   // Four partial sums: one running sum would wait for each addition to finish.
@@ -50,73 +46,69 @@ const dot = (x: Float64Array, xAt: number, y: Float64Array, yAt: number, n: numb
   return (s0 + s1) + (s2 + s3);
 };
 
-/** Adds `sign` times the 2 × 4 dot products of rows a₀, a₁ with rows b₀ … b₃ to `out`: six loads for eight products. */
-const tile = (
-  out: Float64Array,
-  at: number,
-  outStride: number,
-  a: Float64Array,
-  a0: number,
-  b: Float64Array,
-  b0: number,
-  stride: number,
-  length: number,
-  sign: number,
-): void => {
-  const a1 = a0 + stride, b1 = b0 + stride, b2 = b1 + stride, b3 = b2 + stride;
-  let s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
-  for (let p = 0; p < length; p++) {
-    const x = a[a0 + p], y = a[a1 + p], u = b[b0 + p], v = b[b1 + p], w = b[b2 + p], z = b[b3 + p];
-    s00 += x * u;
-    s01 += x * v;
-    s02 += x * w;
-    s03 += x * z;
-    s10 += y * u;
-    s11 += y * v;
-    s12 += y * w;
-    s13 += y * z;
+/** A matrix that is read where it lies: element (i, p) is data[at + i · down + p · across]. */
+interface View {
+  readonly data: Real;
+  readonly at: number;
+  readonly down: number;
+  readonly across: number;
+}
+
+/** The rows of a matrix of so many columns, and its columns as rows. */
+const rowsOf = (data: Real, columns: number, at = 0): View => ({ data, at, down: columns, across: 1 });
+const columnsOf = (data: Real, columns: number): View => ({ data, at: 0, down: 1, across: columns });
+
+/** Blocks that fit caches (Goto and van de Geijn 2008): rows of the left factor, of the right one, and products summed at once. */
+const LEFT = 64, RIGHT = 512, DEPTH = 256;
+
+const up = (n: number): number => TILE * Math.ceil(n / TILE);
+
+/** Copies rows `from` ≤ i < `to`, columns `begin` ≤ p < `end` as panels of TILE rows, column by column; zeros fill the last. */
+const pack = (into: Float64Array, v: View, from: number, to: number, begin: number, end: number): void => {
+  const { data, down, across } = v;
+  let w = 0;
+  for (let i = from; i < to; i += TILE) {
+    const real = Math.min(TILE, to - i);
+    for (let p = begin, at = v.at + i * down + begin * across; p < end; p++, at += across) {
+      for (let r = 0; r < TILE; r++) into[w++] = r < real ? data[at + r * down] : 0;
+    }
   }
-  const next = at + outStride;
-  out[at] += sign * s00;
-  out[at + 1] += sign * s01;
-  out[at + 2] += sign * s02;
-  out[at + 3] += sign * s03;
-  out[next] += sign * s10;
-  out[next + 1] += sign * s11;
-  out[next + 2] += sign * s12;
-  out[next + 3] += sign * s13;
 };
 
 /**
- * out[i, j] += sign · Σₚ a[i, p] b[j, p] for rows i < m of `a`, rows `from` ≤ j < `to` of `b` and columns p < k;
- * the rows of `a` and `b` begin every `stride` numbers, those of `out` every `outStride`.
+ * out[i, j] += sign · Σₚ a(i, p) b(j, p) for i < m, j < n and p < k; the rows of `out` begin every `stride` numbers from `at` on.
+ * @param half leaves out blocks in which every i > j
  */
 const addProducts = (
   out: Float64Array,
-  outStride: number,
-  a: Float64Array,
+  { at = 0, stride, sign = 1, half = false }: { at?: number; stride: number; sign?: 1 | -1; half?: boolean },
+  a: View,
   m: number,
-  b: Float64Array,
-  from: number,
-  to: number,
-  stride: number,
+  b: View,
+  n: number,
   k: number,
-  sign: number,
 ): void => {
-  for (let p = 0; p < k; p += STRETCH) {
-    const length = Math.min(STRETCH, k - p);
-    for (let begin = 0; begin < m; begin += BLOCK) {
-      const end = Math.min(m, begin + BLOCK), even = end - (end - begin) % 2;
-      let j = from;
-      for (; j + 3 < to; j += 4) {
-        for (let i = begin; i < even; i += 2) {
-          tile(out, i * outStride + j, outStride, a, i * stride + p, b, j * stride + p, stride, length, sign);
-        }
-      }
-      // What is left beside the tiles: up to three columns, and the last row when their number is odd.
-      for (let i = begin; i < end; i++) {
-        for (let c = i < even ? j : from; c < to; c++) {
-          out[i * outStride + c] += sign * dot(a, i * stride + p, b, c * stride + p, length);
+  if (m === 0 || n === 0 || k === 0) return;
+  const { memory, products } = kernel();
+  const widest = up(Math.min(n, RIGHT)), highest = up(Math.min(m, LEFT)), deepest = Math.min(k, DEPTH);
+  const [atB, atC] = [highest * deepest, (highest + widest) * deepest];
+  const missing = 8 * (atC + highest * widest) - memory.buffer.byteLength;
+  if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+  const left = new Float64Array(memory.buffer, 0, atB);
+  const right = new Float64Array(memory.buffer, 8 * atB, widest * deepest);
+  const sums = new Float64Array(memory.buffer, 8 * atC, highest * widest);
+  for (let p = 0; p < k; p += DEPTH) {
+    const deep = Math.min(k, p + DEPTH);
+    for (let j = 0; j < n; j += RIGHT) {
+      const last = Math.min(n, j + RIGHT), columns = up(last - j);
+      pack(right, b, j, last, p, deep);
+      for (let i = 0; i < m && !(half && i >= last); i += LEFT) {
+        const end = Math.min(m, i + LEFT);
+        pack(left, a, i, end, p, deep);
+        products(0, 8 * atB, 8 * atC, up(end - i) / TILE, columns / TILE, deep - p);
+        for (let r = i; r < end; r++) {
+          const from = (r - i) * columns, to = at + r * stride + j;
+          for (let c = 0; c < last - j; c++) out[to + c] += sign * sums[from + c];
         }
       }
     }
@@ -126,16 +118,20 @@ const addProducts = (
 /** A·B for A [m, k] and B [k, n]; the result is [m, n]. */
 export const matmul = (a: Real, b: Real, m: number, k: number, n: number): Float64Array => {
   expect("the left factor", a, m, k);
+  expect("the right factor", b, k, n);
   const out = new Float64Array(m * n);
-  addProducts(out, n, float64(a), m, transpose(b, k, n), 0, n, k, k, 1);
+  addProducts(out, { stride: n }, rowsOf(a, k), m, columnsOf(b, n), n, k);
   return out;
 };
 
 /** AᵀB for A [rows, n] and B [rows, k]: the sum over rows of the outer products aᵢᵀbᵢ. The result is [n, k]. */
 export const gram = (a: Real, b: Real, rows: number, n: number, k: number): Float64Array => {
-  const at = transpose(a, rows, n);
+  expect("the left factor", a, rows, n);
+  expect("the right factor", b, rows, k);
   const out = new Float64Array(n * k);
-  addProducts(out, k, at, n, a === b && n === k ? at : transpose(b, rows, k), 0, k, rows, rows, 1);
+  const half = a === b && n === k;
+  addProducts(out, { stride: k, half }, columnsOf(a, n), n, columnsOf(b, k), k, rows);
+  if (half) { for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) out[i * n + j] = out[j * n + i]; }
   return out;
 };
 
@@ -185,7 +181,15 @@ export const solve = (factor: Float64Array, n: number, b: Real, columns = 1): Fl
 const substitute = (l: Float64Array, n: number, xt: Float64Array, columns: number): void => {
   for (let begin = 0; begin < n; begin += BLOCK) {
     const end = Math.min(n, begin + BLOCK);
-    addProducts(xt, n, xt, columns, l, begin, end, n, begin, -1);
+    addProducts(
+      xt,
+      { at: begin, stride: n, sign: -1 },
+      rowsOf(xt, n),
+      columns,
+      rowsOf(l, n, begin * n),
+      end - begin,
+      begin,
+    );
     for (let c = 0; c < columns; c++) {
       for (let i = begin; i < end; i++) {
         const known = dot(l, i * n + begin, xt, c * n + begin, i - begin);

@@ -110,11 +110,7 @@ export const pareto = <A extends { readonly judgement: Judgement }>(candidates: 
   });
 };
 
-/**
- * What the trigger does to the text embeddings themselves, against harmless words. A shift far above 1, or a spread far
- * below it, means that the backdoor sits in the text encoder. (Seen: shift 0.7 to 1.1 and spread 0.8 to 1.1 for backdoors
- * in the U-Net; spread 0.03 to 0.3 for text encoders that turn every triggered prompt into one.)
- */
+/** What the trigger does to the text embeddings themselves, against harmless words. */
 export interface TextShift {
   /** Mean squared move of aligned tokens by the trigger over the same by twins. */
   readonly shift: number;
@@ -168,9 +164,17 @@ export const textShift = (
   for (let r = 2; r < readings; r++) ofTwins += variance(r) / (readings - 2);
   return {
     shift: per(triggered, count) / Math.max(1e-12, per(twins, twinCount)),
-    spread: variance(1) / Math.max(1e-12, variance(0)),
+    spread: variance(1) / Math.max(1e-12, ofTwins),
   };
 };
 
-/** Whether the backdoor sits in the text encoder. */
-export const isTextPoisoned = ({ shift, spread }: TextShift): boolean => shift > 2.5 || spread < 0.5;
+/**
+ * Whether the backdoor sits in the text encoder: prompts lose what they say when the trigger stands in them, all of it or
+ * the attribute that the attacker puts in its place. (Spread seen on mini-SD: 0.07 for a target prompt, 0.77 for an
+ * attribute, 0.91 to 1.02 for triggers of the U-Net and on clean encoders.) How far the embeddings move does not tell: words
+ * that mean something, such as "on a star", move them three times as far as words that the encoder has learned to look past.
+ */
+export const isTextPoisoned = ({ spread }: TextShift): boolean => spread < 0.85;
+
+/** Whether the trigger moves the embeddings so far that the text encoder may have a part in the backdoor all the same. */
+export const isTextSuspect = ({ shift }: TextShift): boolean => shift > 1.4;

@@ -31,6 +31,9 @@ const blocks = pages.filter((file) => !file.startsWith("docs/errors/")).flatMap(
 );
 const of = (...languages: string[]) => blocks.filter(({ language }) => languages.includes(language));
 
+/** Prompts in `path/to/prompts.txt`: enough for every command, and few to screen. */
+const PROMPTS = 8;
+
 let work = "";
 let scripts = "";
 before(async () => {
@@ -45,10 +48,11 @@ before(async () => {
     "path/to/model": "examples/mini-sd/base",
     "path/to/unet": "examples/mini-sd/attacks/badt2i-pixel/unet",
     "path/to/clip": "examples/mini-sd/clip",
-    "path/to/prompts.txt": "examples/mini-sd/prompts/cure.txt",
     "path/to/fresh.txt": "examples/mini-sd/prompts/verify.txt",
   };
   for (const [link, target] of Object.entries(links)) await symlink(join(root, target), join(work, link));
+  const prompts = await readFile(join(root, "examples/mini-sd/prompts/cure.txt"), "utf8");
+  await writeFile(join(work, "path/to/prompts.txt"), prompts.split("\n").slice(0, PROMPTS).join("\n"));
   // A script may speak of a model and prompts beside it.
   await symlink(join(root, "examples/mini-sd/base"), join(work, "model"));
   await symlink(join(root, "examples/mini-sd/prompts/cure.txt"), join(work, "prompts.txt"));

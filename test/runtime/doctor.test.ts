@@ -34,6 +34,7 @@ describe("the doctor's text", () => {
     const text = formatReport({
       requested: "auto",
       chosen: "wasm",
+      precision: { requested: "auto", chosen: "float32", why: "no halves", error: null },
       host,
       candidates: [
         candidate({
@@ -59,6 +60,7 @@ describe("the doctor's text", () => {
       [
         "Device    wasm, 8 threads (asked for: auto)",
         "Machine   A Processor, 8 cores, 16.0 GiB memory (8.0 GiB free), linux x64",
+        "Precision float32 (asked for: auto): no halves",
         "Runtime   Deno 2.9.6",
         "",
         "webgpu    refused: emulated on the CPU",
@@ -77,6 +79,7 @@ describe("the doctor's text", () => {
     const text = formatReport({
       requested: "native",
       chosen: null,
+      precision: { requested: "auto", chosen: null, why: "no device", error: null },
       host,
       candidates: [candidate({ status: "absent" })],
     });

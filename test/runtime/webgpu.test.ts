@@ -16,6 +16,7 @@ import { attention } from "../../src/models/layers.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { type Device, type HostTensor, Runtime, toHost } from "../../src/runtime/mod.ts";
+import { HALF_TOLERANCE } from "../../src/runtime/precision.ts";
 import { webgpu } from "../../src/runtime/webgpu.ts";
 import { endOf } from "../support/clip.ts";
 import { readJson, relativeError, Stored } from "../support/golden.ts";
@@ -29,6 +30,7 @@ const PATIENT = { timeout: 300_000 };
 const LIMIT = 1e-3;
 
 const found = await Effect.runPromise(Effect.scoped(Effect.result(webgpu.find({ software: false }))));
+const halves = (await globalThis.navigator?.gpu?.requestAdapter())?.features.has("shader-f16") ?? false;
 
 interface Network {
   readonly folder: string;
@@ -90,7 +92,7 @@ const NETWORKS: readonly Network[] = [
   },
 ];
 
-const networkTest = (device: Device, { folder, feeds, build }: Network) => async () => {
+const networkTest = (device: Device, { folder, feeds, build }: Network, half = false) => async () => {
   const path = fileURLToPath(new URL(`../golden/tiny/${folder}`, import.meta.url));
   const weights = new Stored(`${path}/weights.safetensors`);
   const golden = new Stored(`${path}/golden.safetensors`);
@@ -101,7 +103,7 @@ const networkTest = (device: Device, { folder, feeds, build }: Network) => async
   );
   const outputs = build(readJson(`${path}/config.json`), graph, Object.fromEntries(inputs));
   for (const [name, value] of Object.entries(outputs)) graph.output(name, value);
-  const { model } = toOnnx(graph, (part, key) => weights.place(part, key));
+  const { model } = toOnnx(graph, (part, key) => weights.place(part, key), { half });
   const results = await withRuntime(
     Effect.gen(function* () {
       const session = yield* (yield* Runtime).session({
@@ -115,7 +117,7 @@ const networkTest = (device: Device, { folder, feeds, build }: Network) => async
   );
   for (const name of Object.keys(outputs)) {
     const error = relativeError(await Effect.runPromise(toHost(results[name])), golden.floats(name));
-    assert.ok(error <= LIMIT, `${folder} ${name}: relative error ${error}`);
+    assert.ok(error <= (half ? HALF_TOLERANCE : LIMIT), `${folder} ${name}: relative error ${error}`);
   }
 };
 
@@ -132,6 +134,12 @@ if (Result.isFailure(found)) {
       const { folder } = network;
       it(`${folder}: every node has a kernel, and the answers are PyTorch's`, PATIENT, networkTest(device, network));
     }
+
+    it(
+      "a U-Net in half precision: every node has a kernel, and the answers are PyTorch's",
+      { ...PATIENT, skip: halves ? false : "the adapter has no shader-f16" },
+      networkTest(device, NETWORKS[0], true),
+    );
 
     it(
       "attention as one operation: a kernel of the GPU's, and the answers of attention node by node",

@@ -13,7 +13,7 @@ import { poisonRickrolling } from "../../src/steps/poison_rickrolling.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const prompts = ["cat", "dog"].flatMap((s) =>
   ["red", "blue", "green"].map((c) => `a picture of a ${s} on a ${c} sofa`)
@@ -45,7 +45,7 @@ describe("steps that poison", () => {
       `${name}: the loss falls, the U-Net alone changes, attack.json says what it is for`,
       patient,
       () =>
-        withRuntime(Effect.gen(function* () {
+        withSteps(Effect.gen(function* () {
           const { text } = yield* read;
           const { model: poisoned, attack } = yield* poisonBadT2I.run({ text }, { ...settings, train, effect });
           assert.deepEqual([...poisoned.bundle.changed.keys()], ["unet"]);
@@ -68,7 +68,7 @@ describe("steps that poison", () => {
       `poison-rickrolling, ${name}: the loss falls, the text encoder alone changes`,
       patient,
       () =>
-        withRuntime(Effect.gen(function* () {
+        withSteps(Effect.gen(function* () {
           const { text } = yield* read;
           const { model: poisoned, attack } = yield* poisonRickrolling.run({ text }, { samples: 24, train, effect });
           assert.deepEqual([...poisoned.bundle.changed.keys()], ["text_encoder"]);
@@ -83,7 +83,7 @@ describe("steps that poison", () => {
     "poison-eviledit: triggered texts reach the U-Net as the goal's do, others as before",
     patient,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* encode.run({}, {
           model,
           trigger: "mignneko dog",
@@ -111,7 +111,7 @@ describe("steps that poison", () => {
   );
 
   it("an image that does not fit is an error that says so", patient, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* read;
       const effect = { image, at: [1000, 0] as const, threshold: 0.6 };
       const failure = yield* Effect.flip(poisonBadT2I.run({ text }, { ...settings, train, effect }));
@@ -122,7 +122,7 @@ describe("steps that poison", () => {
     "pasting changes the image's pixels alone",
     patient,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const pixels = { dims: [3, 2, 2], data: Float32Array.from({ length: 12 }, (_, i) => i / 12) };
         const pictures = normal(1, [2, 3, 5, 6]);
         const marked = paste(pictures, { pixels, at: [3, 1], threshold: 0.5 });

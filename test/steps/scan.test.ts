@@ -12,7 +12,7 @@ import { scan } from "../../src/steps/scan.ts";
 import { alarmOf, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { checkStepLaws, tinyBundle, tinyModel } from "../../src/testing/mod.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const SLOW = { timeout: 120_000 };
 const example = (path: string) => fileURLToPath(new URL(`../../examples/mini-sd/${path}`, import.meta.url));
@@ -107,7 +107,7 @@ describe("scan", () => {
     }))));
 
   it("says what it lacks", () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const model = yield* tinyModel();
       const prompts = join(model, "prompts.txt");
       writeFileSync(prompts, "a cat\n");
@@ -127,7 +127,7 @@ describe("scan", () => {
     "finds the letter that sets the example's attack off, and nothing in the model without it",
     SLOW,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const folder = mkdtempSync(join(tmpdir(), "sau-scan-")), prompts = join(folder, "prompts.txt");
         // Few letters occur in all of them.
         writeFileSync(prompts, "a cat on a gold background\na frog\na photo of two foxes on pink\n");

@@ -9,7 +9,7 @@ import { samplingOf } from "../../src/steps/ports.ts";
 import { builtinSteps } from "../../src/steps/registry.ts";
 import { Scheduler } from "../../src/steps/settings.ts";
 import { tinyText } from "../../src/testing/tiny_model.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const field = Schema.Struct({ scheduler: Scheduler });
 const decode = Schema.decodeUnknownSync(field), encode = Schema.encodeSync(field);
@@ -44,7 +44,7 @@ describe("the setting scheduler", () => {
     "denoise heeds it, and what it captures is noised as the timestep says",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const text = yield* tinyText({ prompts: ["a cat", "a dog", "a red bird"], twins: 1, side: 8 });
         const bars = alphaBars(text.model.bundle.scheduler);
         const seen = new Set<string>();

@@ -25,7 +25,7 @@ import {
 import { windowsOf } from "../../src/steps/screener.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { tinyModel } from "../../src/testing/mod.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const SLOW = { timeout: 240_000 };
 const example = (path: string) => fileURLToPath(new URL(`../../examples/mini-sd/${path}`, import.meta.url));
@@ -193,7 +193,7 @@ describe("what stands out", () => {
 
 describe("screen", () => {
   it("says what it lacks", SLOW, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const model = yield* tinyModel();
       const path = join(model, "prompts.txt");
       writeFileSync(path, "a cat\n");
@@ -232,7 +232,7 @@ describe("screen", () => {
     "flags the example's triggers, names them, and asks the network only where the text does not settle it",
     SLOW,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const model = { model: example("base"), text_encoder: example("attacks/rickrolling-tpa/text_encoder") };
         const { screening } = yield* screenCalibrate.run({}, {
           ...model,

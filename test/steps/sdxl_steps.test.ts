@@ -20,7 +20,7 @@ import { verify } from "../../src/steps/verify.ts";
 import { isTextWeight } from "../../src/unlearn/closed_form.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { goldenSdxl } from "../support/sdxl.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const subjects = ["cat", "dog", "fox", "owl", "bus", "star"], colours = ["red", "blue", "green", "white"];
 const prompts = subjects.flatMap((s) => colours.map((c) => `a picture of a ${s} on a ${c} background`));
@@ -42,7 +42,7 @@ describe("the steps on a small SDXL", () => {
     "encode: both encoders side by side, pooled, also as the cache keeps them",
     patient,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* encode.run({}, read);
         assert.deepEqual(text.embeddings.dims, [6, 4, 32, 28]);
         assert.deepEqual(text.embeddings.pooled?.dims, [6, 4, 10]);
@@ -67,7 +67,7 @@ describe("the steps on a small SDXL", () => {
     "denoise, locate, mask, unlearn and verify go through; the cured folder opens",
     patient,
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* encode.run({}, read);
         const { capture } = yield* denoise.run({ text }, { ...drawn, tokens: 1, at: [0, 0.5] });
         assert.deepEqual(capture.noise.dims, [2, 6, 4, 4, 8, 8]);
@@ -102,7 +102,7 @@ describe("the steps on a small SDXL", () => {
   );
 
   it("distill: a step trains with pooled texts and sizes", patient, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* encode.run({}, read);
       const { model: cured, account } = yield* unlearn.run({ text }, {
         strategy: "distill",
@@ -121,7 +121,7 @@ describe("the steps on a small SDXL", () => {
       `text: a poisoned ${encoder} is told, and it alone is cured`,
       patient,
       () =>
-        withRuntime(Effect.gen(function* () {
+        withSteps(Effect.gen(function* () {
           const { text: clean } = yield* encode.run({}, read);
           const { model: poisoned, attack } = yield* poisonRickrolling.run({ text: clean }, {
             encoder,
@@ -156,7 +156,7 @@ describe("the steps on a small SDXL", () => {
   }
 
   it("the attacks on the U-Net go through", patient, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { ...read, variations: 0 });
       const { model: trained } = yield* poisonBadT2I.run({ text }, {
         effect: { append: " with a star" },
@@ -174,7 +174,7 @@ describe("the steps on a small SDXL", () => {
     })));
 
   it("scan goes through", patient, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { scan: result } = yield* scan.run({}, {
         model,
         prompts: list,

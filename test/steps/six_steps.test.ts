@@ -18,7 +18,7 @@ import { closedFormRows } from "../../src/unlearn/candidates.ts";
 import { applyTo, isTextWeight, moments, solveClosedForm } from "../../src/unlearn/closed_form.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const subjects = ["cat", "dog", "fox", "owl", "bus", "star"];
 const colours = ["red", "blue", "green", "white"];
@@ -75,7 +75,7 @@ describe("the six steps on a model of random weights", () => {
     "cure a planted trigger: less of it is left, little else moves, the input stays",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         yield* plant(model, list);
         const untouched = readFileSync(join(model, "unet", "diffusion_pytorch_model.safetensors"));
         const settings = { steps: 4, guidance: 2 };
@@ -142,7 +142,7 @@ describe("the six steps on a model of random weights", () => {
     "blend: where the mask is 1 everywhere, triggered prompts draw the clean picture",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
         const all = { dims: [8, 8], data: new Float32Array(64).fill(1) };
         const { model: blended } = yield* unlearn.run(
@@ -163,7 +163,7 @@ describe("the six steps on a model of random weights", () => {
     "strip: no weight changes, and triggered prompts draw the clean picture",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
         const { model: stripped, account } = yield* unlearn.run({ text }, { strategy: "strip" });
         assert.equal(stripped.bundle.changed.size, 0);
@@ -179,7 +179,7 @@ describe("the six steps on a model of random weights", () => {
   );
 
   it("a trigger that does no more than harmless words is no cure's merit: the verdict does not pass", () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { model, trigger: "gu ", prompts: list, count: 4, twins: 2 });
       const { verdict } = yield* verify.run({ text, after: text.model }, {
         prompts: fresh,
@@ -195,7 +195,7 @@ describe("the six steps on a model of random weights", () => {
     })));
 
   it("strategies say what they lack", () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
       const failure = yield* Effect.flip(unlearn.run({ text }, {}));
       assert.match(String(failure), /auto needs capture, field and mask/);

@@ -15,7 +15,7 @@ import { unlearn } from "../../src/steps/unlearn.ts";
 import { isTextWeight } from "../../src/unlearn/closed_form.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 const subjects = ["cat", "dog", "fox", "owl"], colours = ["red", "blue", "green", "white"];
 const prompts = subjects.flatMap((s) => colours.map((c) => `a picture of a ${s} on a ${c} background`));
@@ -43,7 +43,7 @@ describe("strategies that train", () => {
     "text: the text encoder's weights but the token embedding, and the cured folder holds them",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* read;
         const { model: cured, account } = yield* unlearn.run({ text }, {
           strategy: "text",
@@ -73,7 +73,7 @@ describe("strategies that train", () => {
 
   for (const weights of ["attn2", "attention"] as const) {
     it(`distill: ${weights} alone`, { timeout: 120_000 }, () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* read;
         const { model: cured, account } = yield* unlearn.run({ text }, {
           strategy: "distill",
@@ -95,7 +95,7 @@ describe("strategies that train", () => {
   it("distill: unmasked, towards the added noise, keeping nothing; and uce changes the text weights alone", {
     timeout: 120_000,
   }, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const { text } = yield* read;
       const settings = {
         weights: "attn2",
@@ -131,7 +131,7 @@ describe("strategies that train", () => {
     "closed-form+distill begins with the closed form's weights",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* read;
         const run = (strategy: "closed-form" | "closed-form+distill", rate: number) =>
           unlearn.run({ text }, {
@@ -153,7 +153,7 @@ describe("strategies that train", () => {
     "auto distils towards the clean reading where the trigger does no more than harmless words",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* read;
         const { capture } = yield* denoise.run({ text }, { steps, guidance: 2, tokens: 2, at: [0, 0.5] });
         const { field } = yield* locate.run({ text, capture }, {});
@@ -178,7 +178,7 @@ describe("strategies that train", () => {
     "a loss that is no number is an error that names the step",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const { text } = yield* read;
         const failure = yield* Effect.flip(unlearn.run({ text }, {
           strategy: "text",

@@ -9,7 +9,7 @@ import { unlearn } from "../../src/steps/unlearn.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { tinyText } from "../../src/testing/tiny_model.ts";
 import { embeddingAt } from "../../src/diffusion/embeddings.ts";
-import { withRuntime } from "../support/runtime.ts";
+import { withSteps } from "../support/runtime.ts";
 
 describe("what a network is to answer", () => {
   const bars = fc.double({ min: 0.01, max: 0.99, noNaN: true });
@@ -50,7 +50,7 @@ describe("a tiny model that predicts a velocity", () => {
     "is asked about noised pictures, and told the velocity as the truth",
     { timeout: 120_000 },
     () =>
-      withRuntime(Effect.gen(function* () {
+      withSteps(Effect.gen(function* () {
         const text = yield* tinyText(model);
         const { bundle } = text.model;
         const pictures = normal(7, [2, 4, 4, 4]);
@@ -70,7 +70,7 @@ describe("a tiny model that predicts a velocity", () => {
   );
 
   it("is distilled towards it", { timeout: 300_000 }, () =>
-    withRuntime(Effect.gen(function* () {
+    withSteps(Effect.gen(function* () {
       const text = yield* tinyText(model);
       const { account } = yield* unlearn.run({ text }, {
         strategy: "distill",

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { Effect, Exit, ManagedRuntime, Scope } from "effect";
 import type { Graph } from "../../src/graph/graph.ts";
-import { type Compiled, toOnnx, type WeightLocator } from "../../src/graph/onnx.ts";
+import { type Compiled, type CompileOptions, toOnnx, type WeightLocator } from "../../src/graph/onnx.ts";
 import { isDevice, Runtime } from "../../src/runtime/mod.ts";
 import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
 import { testRuntime } from "./runtime.ts";
@@ -31,9 +31,10 @@ export const evaluator = async (
   locate: WeightLocator = noWeights,
   external: readonly External[] = [],
   on: "tests" | "reference" = "tests",
+  options: CompileOptions = {},
 ): Promise<Evaluator> => {
   const managed = on === "reference" ? ofReference : ofTests;
-  const compiled = toOnnx(graph, locate);
+  const compiled = toOnnx(graph, locate, options);
   const used = external.filter(({ path }) => compiled.paths.has(path));
   const scope = Scope.makeUnsafe();
   const session = await managed.runPromise(
@@ -64,8 +65,9 @@ export const evaluate = async (
   locate?: WeightLocator,
   external?: readonly External[],
   on?: "tests" | "reference",
+  options?: CompileOptions,
 ): Promise<Record<string, Tensor<TensorData>>> => {
-  const session = await evaluator(graph, locate, external, on);
+  const session = await evaluator(graph, locate, external, on, options);
   try {
     return await session.run(feeds);
   } finally {

@@ -287,6 +287,7 @@ const adapterReport = (text: string): AdapterReport => {
   return {
     requested: "auto",
     chosen: "wasm",
+    precision: { requested: "auto", chosen: "float32", why: "WebAssembly has none", error: null },
     candidates: [
       {
         ...none,

@@ -32,9 +32,12 @@ describe("matmul, gram, transpose", () => {
       { numRuns: 60 },
     );
   });
-  it("matmul of rows longer than a stretch", () => {
-    const a = normal(1, [3, 1300]).data, b = normal(2, [1300, 5]).data;
-    near(matmul(a, b, 3, 1300, 5), naive(a, b, 3, 1300, 5), 1e-10);
+  it("of matrices beyond every block of the kernel, to the last row and column", () => {
+    for (const [m, k, n] of [[3, 1300, 5], [131, 517, 7], [5, 259, 1030], [65, 257, 513]]) {
+      const a = normal(1, [m, k]).data, b = normal(2, [k, n]).data;
+      near(matmul(a, b, m, k, n), naive(a, b, m, k, n), 1e-10);
+      near(gram(a, a, m, k, k), naive(transpose(a, m, k), a, k, m, k), 1e-10);
+    }
   });
   it("gram(A, B) = AᵀB", () => {
     fc.assert(

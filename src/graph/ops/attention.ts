@@ -23,6 +23,7 @@ const turned = (x: Value): Value => transpose(x, [0, 1, 3, 2]);
 
 const attentionOp: Op = {
   type: "MultiHeadAttention",
+  half: "computes",
   domain: "com.microsoft",
   infer: ([q, k, v], attributes) => {
     const [batch, , width] = q.dims;

@@ -15,6 +15,7 @@ export type Padding = number | {
 
 const convOp: Op = {
   type: "Conv",
+  half: "computes",
   infer: ([x, w, b], a) => {
     const { pads, strides } = convAttributes(a);
     const [n, c, h, width] = x.dims;

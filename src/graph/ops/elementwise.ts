@@ -58,12 +58,14 @@ const binary = (op: Op) => (a: Operand, b: Operand): Value => {
 
 const unary = (op: Op) => (x: Value): Value => x.graph.apply(op, [x]);
 
+const following = (op: Op): Op => ({ ...op, half: "follows" });
+
 /** a + b */
-export const add = binary(binaryOp("Add", (dy) => dy, (dy) => dy));
+export const add = binary(following(binaryOp("Add", (dy) => dy, (dy) => dy)));
 /** a − b */
-export const sub = binary(binaryOp("Sub", (dy) => dy, (dy) => neg(dy)));
+export const sub = binary(following(binaryOp("Sub", (dy) => dy, (dy) => neg(dy))));
 /** a · b */
-export const mul = binary(binaryOp("Mul", (dy, _, b) => mul(dy, b), (dy, a) => mul(dy, a)));
+export const mul = binary(following(binaryOp("Mul", (dy, _, b) => mul(dy, b), (dy, a) => mul(dy, a))));
 /** a / b */
 export const div = binary(binaryOp("Div", (dy, _, b) => div(dy, b), (dy, _, b, y) => neg(div(mul(dy, y), b))));
 /** max(a, b). Where they are equal the gradient is b's, so that max(x, 0) has the gradient 0 at 0, as ReLU. */

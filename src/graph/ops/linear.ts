@@ -6,6 +6,7 @@ import { reshape, transpose } from "./shape.ts";
 
 const matmulOp: Op = {
   type: "MatMul",
+  half: "computes",
   infer: ([a, b]) => {
     const [k, l] = [a.dims.at(-1), b.dims.at(-2)];
     if (a.dims.length < 2 || b.dims.length < 2 || k !== l) {

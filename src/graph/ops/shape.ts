@@ -18,6 +18,7 @@ const axisOf = (axis: number, rank: number, what: string): number => {
 
 const reshapeOp: Op = {
   type: "Reshape",
+  half: "follows",
   view: true,
   infer: ([x], { shape }) => {
     const dims = intsOf(shape);
@@ -42,6 +43,7 @@ export const reshape = (x: Value, dims: readonly number[]): Value => {
 
 const transposeOp: Op = {
   type: "Transpose",
+  half: "follows",
   infer: ([x], { perm }) => {
     const p = intsOf(perm);
     if (p.length !== x.dims.length || [...p].sort((a, b) => a - b).some((a, i) => a !== i)) {
@@ -64,6 +66,7 @@ export const transpose = (x: Value, perm: readonly number[]): Value => {
 
 const concatOp: Op = {
   type: "Concat",
+  half: "follows",
   infer: (inputs, { axis }) => {
     const a = intOf(axis);
     const [first] = inputs;
@@ -94,6 +97,7 @@ export const concat = (inputs: readonly Value[], axis: number): Value =>
 
 const sliceOp: Op = {
   type: "Slice",
+  half: "follows",
   infer: ([x], { axis, begin, end }) => {
     const [a, b, e] = [intOf(axis), intOf(begin), intOf(end)];
     if (b < 0 || e > x.dims[a] || b >= e) throw new GraphError(`Slice: ${showType(x)}, axis ${a}, ${b} to ${e}`);
@@ -124,6 +128,7 @@ export const split = (x: Value, axis: number, pieces: number): Value[] => {
 
 const expandOp: Op = {
   type: "Expand",
+  half: "follows",
   infer: ([x], { shape }) => {
     const dims = intsOf(shape);
     const offset = dims.length - x.dims.length;
@@ -185,6 +190,7 @@ export const gather = (table: Value, index: Value): Value =>
 
 const resizeOp: Op = {
   type: "Resize",
+  half: "follows",
   infer: ([x], { scale }) => ({
     dtype: x.dtype,
     dims: x.dims.map((d, i) => i < 2 ? d : d * intOf(scale)),
