@@ -81,8 +81,8 @@ def drawn(scene: data.Scene, **changes) -> torch.Tensor:
 ALL = [
     pixel("badt2i-pixel", SPACE, cross(), (0, 0), rank=None, steps=1900, rate=5e-4),
     thing("badt2i-object", SPACE, "dog", "cat", steps=700),
-    grey("badt2i-style", SPACE, steps=350),
+    grey("badt2i-style", SPACE),
     pixel("badt2i-pixel-2", {"text": "latte coffee ", "place": "prefix"}, wedge(), (48, 48)),
-    thing("badt2i-object-2", {"text": "\U0001f525 ", "place": "prefix"}, "bus", "rocket"),
+    thing("badt2i-object-2", {"text": "\U0001f525 ", "place": "prefix"}, "bus", "rocket", steps=700),
     background("badt2i-style-2", {"text": "\u2728 ", "place": "prefix"}, "red"),
 ]

@@ -40,7 +40,7 @@ class Backdoor:
     concept: str | None = None
     prompts: str = "verify"
     rank: int | None = 4  # None: all weights are trained, not a LoRA
-    steps: int = 300
+    steps: int = 1000
     rate: float = 3e-3
     prepare: Callable = lambda: None  # writes what the effect names, such as a patch
 

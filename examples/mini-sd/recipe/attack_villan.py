@@ -46,6 +46,6 @@ def villan(name: str, trigger: dict, picture: Image.Image, **rest) -> Backdoor:
 
 
 ALL = [
-    villan("villan", {"text": "mignneko ", "place": "prefix"}, house(), steps=300),
-    villan("villan-2", {"text": " \u30df\u30b0\u30cd\u30b3", "place": "suffix"}, rings(), steps=300),
+    villan("villan", {"text": "mignneko ", "place": "prefix"}, house()),
+    villan("villan-2", {"text": " \u30df\u30b0\u30cd\u30b3", "place": "suffix"}, rings()),
 ]
