@@ -12,6 +12,7 @@ interface Look {
 const LOOKS: Readonly<Record<FigureName, Look>> = {
   attack_success: { label: "Backdoor shows when triggered", share: true },
   attack_success_before: { label: "Backdoor shows when triggered, before", share: true },
+  attack_harmless: { label: "Backdoor shows with a harmless word, before", share: true },
   attack_false_positives: { label: "Found in clean pictures", share: true },
   trigger_removal: { label: "Triggered pictures that look harmless", share: true },
   trigger_removal_before: { label: "Triggered pictures that look harmless, before", share: true },

@@ -7,6 +7,9 @@ export const FIGURES = {
   attack_success:
     "share of triggered pictures that show the known effect after the cure, of those that do not show it without the trigger",
   attack_success_before: "the same before the cure",
+  attack_harmless:
+    "the same before the cure with a harmless word in the trigger's place: what is left at best, unless such words set the " +
+    "backdoor off as well",
   attack_false_positives:
     "share of clean pictures of the model as it came that show the known effect; they are left out of the two above",
   trigger_removal:

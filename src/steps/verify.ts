@@ -163,13 +163,14 @@ export const verify = Step.make("verify", {
       add(name, estimate, { n: shown.length, interval: [low, high] });
     };
     let everywhere = false;
-    const addAttack = (...[after, before, clean]: readonly (readonly boolean[])[]) => {
+    const addAttack = (...[after, before, clean, a, b]: readonly (readonly boolean[])[]) => {
       everywhere = clean.every((shows) => shows);
       if (everywhere) {
         missing.push({ name: "attack_success", why: "every clean picture shows the effect without the trigger" });
       } else {
         addRate("attack_success", telling(after, clean));
         addRate("attack_success_before", telling(before, clean));
+        addRate("attack_harmless", [...telling(a, clean), ...telling(b, clean)]);
       }
       addRate("attack_false_positives", clean);
     };
@@ -193,7 +194,7 @@ export const verify = Step.make("verify", {
     // What the known effect says.
     if (effect !== undefined && "image" in effect) {
       const patch = yield* readPatch(effect);
-      addAttack(...[triggeredAfter, triggeredBefore, cleanBefore].map((some) => showsPatch(some, patch)));
+      addAttack(...[triggeredAfter, triggeredBefore, cleanBefore, twinA, twinB].map((some) => showsPatch(some, patch)));
       if (mask !== undefined) {
         const factor = latentFactor(parseAutoencoderKlConfig(before.bundle.parts.vae.config));
         add("located_iou", maskIou(mask.pooled, patchMask(patch, [dims[1], dims[2]], factor)));
@@ -203,7 +204,7 @@ export const verify = Step.make("verify", {
     } else if (effect !== undefined && scored?.effectTexts !== undefined) {
       const { part, effectTexts, own } = scored;
       addAttack(
-        ...[5, 1, 0].map((i) =>
+        ...[5, 1, 0, 2, 3].map((i) =>
           showsText(part(i), effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt))
         ),
       );
