@@ -103,8 +103,8 @@ class Recipe(unittest.TestCase):
     def test_lora_file_adds_what_was_trained(self):
         model = parts.load().unet
         plain = {key: weight.clone() for key, weight in model.state_dict().items()}
-        factors = lora.attach(model, 2)
         torch.manual_seed(0)
+        factors = lora.attach(model, 2)
         for own in factors.values():
             own.up.data = torch.randn_like(own.up) * 0.1
         x, hidden = torch.randn(1, 4, 16, 16), torch.randn(1, 32, 128)
