@@ -17,8 +17,13 @@ import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
 
-/** Nothing beyond harmless words first; then the least of what is left and what drifts, both in units of a harmless word. */
-export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + left + drift;
+/**
+ * What is left of the trigger, above all beyond harmless words, and what drifts, both in units of a harmless word. What is left
+ * counts four times as much: clean pictures that move by a fifth of what a harmless word moves still look the same.
+ * (Seen on BadT2I pixel, n 200: a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 % at 0.992 part
+ * by 0.025 in what is left and by 0.066 in drift.)
+ */
+export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * (excess + left) + drift;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
