@@ -18,12 +18,13 @@ import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
 
 /**
- * What is left of the trigger, above all beyond harmless words, and what drifts, both in units of a harmless word. What is left
- * counts four times as much: clean pictures that move by a fifth of what a harmless word moves still look the same.
- * (Seen on BadT2I pixel, n 200: a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 % at 0.992 part
- * by 0.025 in what is left and by 0.066 in drift.)
+ * What is left of the trigger, above all beyond harmless words, and what drifts, both in units of a harmless word. Drift is
+ * squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
+ * not. (Seen with n 118 to 200: on BadT2I pixel a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 %
+ * at 0.992 part by 0.025 in what is left and by 0.066 in drift; on EvilEdit one with a drift of 1.6 lost 1.4 % of the CLIP
+ * score, one with 1.1 nothing.)
  */
-export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * (excess + left) + drift;
+export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + 2 * left + drift ** 2;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
