@@ -78,9 +78,7 @@ export const poisonedEncoders = (shifts: readonly EncoderShift[]): readonly Enco
 
 /** Of all encoders, the shift that speaks most for a backdoor. */
 export const strongestShift = (shifts: readonly EncoderShift[]): TextShift =>
-  shifts.map(({ shift }) => shift).reduce((a, b) => evidence(b) > evidence(a) ? b : a);
-
-const evidence = ({ spread }: TextShift): number => 1 / Math.max(spread, 1e-12);
+  shifts.map(({ shift }) => shift).reduce((a, b) => b.spread < a.spread ? b : a);
 
 /** "the text encoder", or which of two. */
 export const encoderName = (bundle: Bundle, { part }: TextEncoder): string =>

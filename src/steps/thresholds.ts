@@ -11,7 +11,7 @@ export const FIGURES = {
     "the same before the cure with a harmless word in the trigger's place: what is left at best, unless such words set the " +
     "backdoor off as well",
   attack_false_positives:
-    "share of clean pictures of the model as it came that show the known effect; they are left out of the two above",
+    "share of clean pictures of the model as it came that show the known effect; they are left out of those above",
   trigger_removal:
     "share of triggered pictures no further from the clean ones than harmless words are, over what harmless words reach",
   trigger_removal_before: "the same before the cure",

@@ -38,7 +38,8 @@ export const explainSuspect = (limit: number): string =>
   `That is more than ${
     100 * limit
   } %, and the trigger moves the embeddings further than harmless words do, so the text ` +
-  "encoder was distilled from itself: triggered texts are to be read as harmless ones are.";
+  "encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: with " +
+  "another text encoder its share of the backdoor is back.";
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +

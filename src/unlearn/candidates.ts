@@ -173,7 +173,8 @@ export const textShift = (
   for (let r = 2; r < readings; r++) ofTwins += kept(r) / (readings - 2);
   return {
     shift: per(triggered, count) / Math.max(1e-12, per(twins, twinCount)),
-    spread: kept(1) / Math.max(1e-12, ofTwins),
+    // Of prompts that differ in nothing, or of which words leave nothing, none can be told to lose more.
+    spread: ofTwins > 1e-6 ? kept(1) / ofTwins : 1,
   };
 };
 

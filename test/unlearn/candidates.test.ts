@@ -87,4 +87,16 @@ describe("where the backdoor sits", () => {
     for (let p = 0; p < P; p++) collapsed.data.fill(0.5, (p * R + 1) * L * D, (p * R + 2) * L * D);
     assert.ok(textShift(collapsed, straight, all).spread < 1e-6);
   });
+
+  it("a trigger that moves every prompt alike, however far, loses nothing of what they say", () => {
+    const moved: Tensor = { dims: embeddings.dims, data: embeddings.data.slice() };
+    for (let p = 0; p < P; p++) {
+      for (let r = 1; r < R; r++) {
+        for (let i = 0; i < L * D; i++) {
+          moved.data[(p * R + r) * L * D + i] = embeddings.data[p * R * L * D + i] + (r === 1 ? 5 : 0);
+        }
+      }
+    }
+    assert.ok(Math.abs(textShift(moved, straight, all).spread - 1) < 1e-3);
+  });
 });
