@@ -107,7 +107,7 @@ describe("strategies that train", () => {
         pictures: 2,
       } as const;
       const first = Effect.fnUntraced(
-        function* (more: { masked?: boolean; wanted?: "answer" | "noise"; keep?: number }) {
+        function* (more: { masked?: boolean; wanted?: "answer" | "noise"; keep?: number; away?: number }) {
           const { account } = yield* unlearn.run({ text }, {
             strategy: "distill",
             steps,
@@ -117,6 +117,9 @@ describe("strategies that train", () => {
         },
       );
       const own = yield* first({ keep: 0 });
+      // At first the model answers as it came, so that an aim at a + 1 times the distance costs (a + 1)² as much.
+      const past = yield* first({ keep: 0, away: 1 });
+      assert.ok(Math.abs(past[0] / own[0] - 4) < 1e-2, `${past[0]} against ${own[0]}`);
       const reversal = yield* first({ masked: false, wanted: "noise", keep: 0 });
       // A model of random weights is far from the noise, and near its own answer.
       assert.ok(reversal[0] > 10 * own[0], `${reversal[0]} against ${own[0]}`);
