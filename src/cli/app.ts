@@ -37,8 +37,9 @@ export interface AppOptions<R> {
   readonly environment: (device: Device, precision?: Precision) => Effect.Effect<Environment<R>, never, Scope.Scope>;
   /** The pipeline file of `sau cure`. */
   readonly curePipeline: string;
-  /** The pipeline file of `sau scan`. */
+  /** The pipeline files of `sau scan`, and of `sau scan --cure`, whose first step is called scan. */
   readonly scanPipeline: string;
+  readonly scanCurePipeline: string;
   /** The pipeline file of `sau screen`, and what screens prompts as they come. */
   readonly screenPipeline: string;
   readonly screenLines?: ScreenLines<R>;
@@ -69,7 +70,8 @@ export interface RunArguments {
 
 const line = (screen: Screen, text: string) => Effect.sync(() => screen.out(`${text}\n`));
 
-const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
+/** Loads a pipeline and runs what is asked for of it. */
+const perform = <R>(app: AppOptions<R>, args: RunArguments) =>
   Effect.scoped(Effect.gen(function* () {
     const { screen } = app;
     const loaded = yield* loadFile(args.file, {
@@ -86,7 +88,7 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
     if (args.out !== undefined) yield* checkOut(args.out);
     const environment = yield* app.environment(args.device, args.precision);
     const view = args.json ? jsonView(screen) : screen.live ? liveView(screen) : plainView(screen);
-    const result = yield* run(pipeline, {
+    return yield* run(pipeline, {
       environment,
       again,
       flags: [
@@ -96,7 +98,12 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
       onEvent: view.onEvent,
       ...(args.noCache ? {} : { cache: yield* userCache }),
     }).pipe(Effect.onExit(() => Effect.sync(view.end)));
-    const { renderReport } = app;
+  }));
+
+/** Writes what a run gave, and says what it was. */
+const deliver = <R>(app: AppOptions<R>, args: RunArguments, result: RunResult<R>) =>
+  Effect.gen(function* () {
+    const { screen, renderReport } = app;
     const written = args.out === undefined ? undefined : yield* writeOutputs(result, args.out, {
       ...(renderReport === undefined ? {} : { renderReport }),
       save: {
@@ -137,7 +144,10 @@ const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
         `Done in ${duration(result.manifest.seconds)}. Nothing was written: --out DIR keeps the results.`,
       );
     }
-  }));
+  });
+
+const runPipeline = <R>(app: AppOptions<R>, args: RunArguments) =>
+  Effect.flatMap(perform(app, args), (result) => deliver(app, args, result));
 
 const runCommand = <R>(app: AppOptions<R>) =>
   Command.make("run", {
@@ -168,7 +178,7 @@ const runCommand = <R>(app: AppOptions<R>) =>
 const optionalText = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
 
-/** What a checkpoint in one file does not say: settings that no parameter of the pipeline file stands for. */
+/** What a checkpoint in one file does not say. */
 const form = {
   config: optionalText(
     "config",
@@ -176,9 +186,6 @@ const form = {
   ),
   tokenizer: optionalText("tokenizer", "Folder of a tokenizer to use in place of the model's, or of CLIP's own"),
 };
-
-const formSettings = (step: string, given: { readonly [name: string]: Option.Option<string> }): string[] =>
-  Object.entries(given).flatMap(([name, value]) => Option.isSome(value) ? [`${step}.${name}=${value.value}`] : []);
 
 /** Parameters that the pipeline file fills in for the demo's model and that mean nothing for another. */
 const OF_THE_DEMO: ReadonlyArray<string> = ["unet", "text_encoder", "clip"];
@@ -234,7 +241,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     ) => {
       // Texts are quoted so that --set takes them as they are, whatever they look like.
       const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
-      const others = { place, unet, text_encoder, prompts, fresh_prompts, clip };
+      const others = { place, unet, text_encoder, config, tokenizer, prompts, fresh_prompts, clip };
       const given = Object.entries(others).flatMap(([name, value]) =>
         Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
       );
@@ -249,7 +256,6 @@ const cureCommand = <R>(app: AppOptions<R>) =>
           ...quoted,
           "effect=null",
           ...given,
-          ...formSettings("text", { config, tokenizer }),
           ...loraOverrides(lora),
           ...set,
         ],
@@ -261,6 +267,20 @@ const cureCommand = <R>(app: AppOptions<R>) =>
     ),
   );
 
+/** The scan alone first, and the rest of the pipeline where something stands out. */
+const scanAndCure = <R>(app: AppOptions<R>, args: RunArguments, out: Option.Option<string>) =>
+  Effect.gen(function* () {
+    if (Option.isNone(out)) {
+      return yield* Effect.fail(new Error("--cure needs --out DIR, a folder for the cured model"));
+    }
+    if (args.noCache) {
+      return yield* Effect.fail(new Error("--cure goes on from the scan in the cache, so it goes without --no-cache"));
+    }
+    const scanned = yield* perform(app, { ...args, selection: { only: ["scan"] } });
+    const nothing = scanned.verdict?.passed === true;
+    yield* deliver(app, args, nothing ? scanned : yield* perform(app, args));
+  });
+
 const scanCommand = <R>(app: AppOptions<R>) =>
   Command.make("scan", {
     model: Argument.String("MODEL").pipe(
@@ -271,6 +291,12 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     ...form,
     prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
     words: optionalText("words", "File of further words or phrases to try, one a line"),
+    cure: Flag.Boolean("cure").pipe(
+      Flag.withDescription("Go on with what stands out most: cure the model of it, verify, and scan again"),
+      Flag.withDefault(false),
+    ),
+    fresh_prompts: optionalText("fresh-prompts", "With --cure: file of other prompts to verify with, one a line"),
+    clip: optionalText("clip", "With --cure: folder of a transformers CLIP model that scores the pictures"),
     lora: flags.lora,
     out: Flag.String("out").pipe(
       Flag.withDescription("Folder for the ranking, the report and the manifest"),
@@ -281,27 +307,30 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     precision: flags.precision,
     json: flags.json,
     noCache: flags.noCache,
-  }, ({ model, unet, text_encoder, config, tokenizer, prompts, words, lora, out, set, ...rest }) => {
-    const given = Object.entries({ unet, text_encoder, prompts, words }).flatMap(([name, value]) =>
+  }, ({ model, cure, lora, out, set, fresh_prompts, clip, ...options }) => {
+    const { unet, text_encoder, config, tokenizer, prompts, words, ...rest } = options;
+    const own = { unet, text_encoder, config, tokenizer, prompts, words };
+    const all = cure ? { ...own, fresh_prompts, clip } : own;
+    const given = Object.entries(all).flatMap(([name, value]) =>
       Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []
     );
-    return runPipeline(app, {
+    const args: RunArguments = {
       ...rest,
       out: Option.getOrUndefined(out),
       allowCode: false,
       selection: {},
-      file: app.scanPipeline,
+      file: cure ? app.scanCurePipeline : app.scanPipeline,
       overrides: [
         `model=${model}`,
         ...given,
-        ...formSettings("scan", { config, tokenizer }),
         ...loraOverrides(lora),
         ...set,
       ],
-    });
+    };
+    return cure ? scanAndCure(app, args, out) : runPipeline(app, args);
   }).pipe(
     Command.withDescription(
-      "Look for a trigger that nobody told of: pipelines/scan.yaml by a short name. Exit code 1 when something is found",
+      "Look for a trigger that nobody told of: pipelines/scan.yaml by a short name. Exit code 1 when something is found; with --cure 0 where it is gone",
     ),
   );
 

@@ -14,6 +14,7 @@ await main(process.argv.slice(2), {
   steps: builtinSteps,
   curePipeline: fileURLToPath(new URL("../../pipelines/sau.yaml", import.meta.url)),
   scanPipeline: fileURLToPath(new URL("../../pipelines/scan.yaml", import.meta.url)),
+  scanCurePipeline: fileURLToPath(new URL("../../pipelines/scan-cure.yaml", import.meta.url)),
   screenPipeline: fileURLToPath(new URL("../../pipelines/screen.yaml", import.meta.url)),
   screenLines,
   benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),

@@ -1,6 +1,7 @@
 /** Texts that could be a trigger, for a model of which nothing is known: what is tried, and where in a prompt. */
 import { sample, seedOf } from "../tensor/random.ts";
 import { invisible, lookalikes } from "./lookalikes.ts";
+import type { PhraseGroup } from "./phrases.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import type { Trigger } from "./trigger.ts";
 import { characters, defaultWords, syllables } from "./words.ts";
@@ -8,9 +9,10 @@ import { characters, defaultWords, syllables } from "./words.ts";
 /**
  * What a suspect is compared with. `character`: signs and letters put before a prompt, against harmless words and
  * syllables there. `letter`: letters exchanged for lookalikes, against any other letters. `word`: words of the vocabulary
- * put before a prompt, against one another, since words may well change the picture.
+ * put before a prompt, against one another, since words may well change the picture. Phrases in the place of a noun are
+ * held against their own kind (`phrases.ts`).
  */
-export type SuspectGroup = "character" | "letter" | "word";
+export type SuspectGroup = "character" | "letter" | "word" | PhraseGroup;
 
 export interface Suspect {
   readonly group: SuspectGroup;

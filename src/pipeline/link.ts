@@ -167,6 +167,7 @@ export const link = <R>(original: Spec, options: LinkOptions<R>): Effect.Effect<
       for (const [key, value] of given) {
         const path = [...base, key];
         if (Object.hasOwn(step.inputs, key)) {
+          if (step.inputs[key].optional && isNothing(value, instance.scope)) continue;
           const wire = linkInput(value, step.inputs[key], path);
           if (wire !== undefined) {
             inputs[key] = wire;
@@ -300,6 +301,15 @@ const withoutAbsent = <R>(linked: LinkedStep<R>, leftOut: Map<string, string>): 
   }
   const inputs = Object.entries(linked.inputs).filter((entry) => !absent.some(([name]) => name === entry[0]));
   return absent.length === 0 ? linked : { ...linked, inputs: Object.fromEntries(inputs) };
+};
+
+/** Null, or a parameter that is null: an optional input that is left out. */
+const isNothing = (value: unknown, { params, original }: Scope): boolean => {
+  if (value === null) return true;
+  const template = typeof value === "string" ? parseTemplate(value) : undefined;
+  if (template?._tag !== "whole" || template.reference._tag !== "param") return false;
+  const { name } = template.reference;
+  return Object.hasOwn(params, name) && settled(params[name], original[name]) === null;
 };
 
 /** Settings need nothing to decode; that they need nothing to encode either is what a plain struct of data means. */

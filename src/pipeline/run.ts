@@ -5,12 +5,14 @@
  */
 import { Clock, Deferred, Effect, Schema } from "effect";
 import { StepError, Verdict } from "../steps/errors.ts";
+import { Keeper, NOTHING_KEPT } from "../steps/kept.ts";
 import { Progress, type ProgressListener } from "../steps/progress.ts";
 import type { Cache } from "./cache.ts";
 import type { Environment } from "./environment.ts";
 import type { OnEvent } from "./events.ts";
 import type { LinkedStep, Pipeline } from "./link.ts";
 import { makeManifest, type Manifest } from "./manifest.ts";
+import { openPieces } from "./pieces.ts";
 import { identity, plan, type PlanStep } from "./plan.ts";
 import type { Wire } from "./wiring.ts";
 
@@ -89,8 +91,11 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     const given = Object.fromEntries(
       Object.entries(inputs).map(([name, { step, output }]) => [name, values.get(step)?.[output]]),
     );
+    // A step that is to run again whatever the cache holds trusts no piece of it either.
+    const pieces = cache === undefined || again.has(id) ? undefined : openPieces(cache, key, step.name);
     const outputs = yield* environment.provide(step.program(given, settings)).pipe(
       Effect.provideService(Progress, listener(id, started, onEvent)),
+      Effect.provideService(Keeper, pieces?.keeper ?? NOTHING_KEPT),
       // A bug in a step is its failure, with its cause; only Ctrl-C stays what it is.
       Effect.catchDefect((defect) => Effect.fail(defect)),
       Effect.mapError((cause) => cause instanceof StepError ? cause : new StepError({ step: id, cause })),
@@ -107,7 +112,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       const reason = yield* cache.put(key, { use: step.name, seconds }, step.outputs, outputs);
       if (reason !== undefined) {
         yield* onEvent({ status: "note", name: id, message: `its result could not be kept for later runs: ${reason}` });
-      }
+      } else if (pieces !== undefined) yield* pieces.forget;
     }
     return { outputs, seconds };
   });

@@ -1,5 +1,7 @@
 /** encode: opens the model and reads every prompt three ways: clean, triggered, and as its harmless twins. */
 import { Effect, Schema } from "effect";
+import { TriggerError } from "../diffusion/errors.ts";
+import { promptsFor } from "../diffusion/phrases.ts";
 import { type PromptReadings, readPrompts } from "../diffusion/readings.ts";
 import { sliceEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder, unconditional } from "../diffusion/text.ts";
@@ -11,13 +13,14 @@ import { defaultWords, half, parseWords, type Purpose } from "../diffusion/words
 import { sample, seedOf } from "../tensor/random.ts";
 import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
-import { type Model, TextPort, type VariedReadings } from "./ports.ts";
+import { Port } from "./port.ts";
+import { type Model, ScanPort, type ScanResult, TextPort, type VariedReadings } from "./ports.ts";
 import { report } from "./progress.ts";
 import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 4,
+  version: 5,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder, or a checkpoint in one .safetensors file." }),
@@ -29,7 +32,9 @@ export const encode = Step.make("encode", {
         "A folder whose text encoder replaces the model's; of SDXL either one or both, as the folder has them.",
     }),
     ...formSettings,
-    trigger: Schema.String.annotate({ description: "The trigger's text, spaces included." }),
+    trigger: maybe(Schema.String).annotate({
+      description: "The trigger's text, spaces included; without one it is the first suspect of a scan.",
+    }),
     place: defaulted(
       Trigger.fields.place.annotate({
         description: "Where the trigger stands: before the prompt, behind it, or in place of `of`.",
@@ -56,20 +61,17 @@ export const encode = Step.make("encode", {
     }),
     seed: Seed,
   }),
-  inputs: {},
+  inputs: { suspect: Port.optional(ScanPort) },
   outputs: { text: TextPort },
   files: (settings) => [...modelFiles(settings), ...given(settings.prompts, settings.words)],
-  run: Effect.fnUntraced(function* (_, settings) {
-    const trigger: Trigger = {
-      text: settings.trigger,
-      place: settings.place,
-      ...(settings.of ? { of: settings.of } : {}),
-    };
+  run: Effect.fnUntraced(function* ({ suspect }, settings) {
+    const trigger = yield* triggerOf(settings, suspect);
     yield* report({ done: 0, total: 3, note: "opening the model" });
     const bundle = yield* openModel(settings);
     const lines = yield* readLines(settings.prompts);
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
-    const drawn = sample(seedOf(settings.seed, "encode", "prompts"), lines, settings.count);
+    const usable = promptsFor(trigger, lines, settings.count);
+    const drawn = sample(seedOf(settings.seed, "encode", "prompts"), usable, settings.count);
     const { prompts, skipped } = yield* readPrompts(bundle.tokenizer, drawn, trigger, {
       twins: settings.twins,
       seed: settings.seed,
@@ -103,6 +105,24 @@ export const encode = Step.make("encode", {
     };
   }),
 });
+
+/** The trigger that the settings name, else the first suspect of a scan. */
+const triggerOf = (
+  { trigger: text, place, of }: {
+    readonly trigger?: string | null;
+    readonly place: Trigger["place"];
+    readonly of?: string | null;
+  },
+  scanned: ScanResult | undefined,
+): Effect.Effect<Trigger, TriggerError> => {
+  if (typeof text === "string") return Effect.succeed({ text, place, ...(of ? { of } : {}) });
+  const first = scanned?.suspects[0];
+  if (scanned !== undefined && first !== undefined && scanned.found > 0) return Effect.succeed(first.trigger);
+  const problem = scanned === undefined
+    ? "is not given"
+    : "was looked for, and nothing stands out: there is nothing to cure";
+  return Effect.fail(new TriggerError({ trigger: "", problem, hint: "Name the trigger, or scan for it." }));
+};
 
 /** Variations of prompts, each read clean, triggered and as two twins. A variation that cannot be read so is left out. */
 const readVariations = Effect.fnUntraced(

@@ -187,19 +187,23 @@ export interface ScanResult {
   /** Words that the vocabulary has. */
   readonly vocabulary: number;
   readonly prompts: readonly string[];
-  /** How far words may stand out, and how far all other texts. */
-  readonly limits: { readonly word: Measures; readonly others: Measures };
+  /** Nouns of the prompts that phrases were made of. */
+  readonly nouns: readonly string[];
+  /** How far words may stand out, phrases, and all other texts. */
+  readonly limits: { readonly word: Measures; readonly phrase: Measures; readonly others: Measures };
   /** The texts that stand out most, the first most of all. */
   readonly suspects: readonly ScannedText[];
   /** How many of all stand out further than the limits allow. */
   readonly found: number;
   /** ln of how much further each of `suspects` moves each cell than is usual, [n, h, w]. */
   readonly fields: Tensor;
-  /** How many of `suspects` were drawn, for how many of `prompts`. */
-  readonly drawn: { readonly suspects: number; readonly prompts: number };
+  /** The prompts that each of the first suspects was drawn with. */
+  readonly drawn: readonly (readonly string[])[];
+  /** Answers of the U-Net that were compared. */
+  readonly evaluations: number;
   /** How the model was understood. */
   readonly notes?: readonly string[];
-  /** Pictures of the first prompts clean, then with each of the first suspects: [(1 + s) · p, 3, H, W] in 0…1. */
+  /** For each suspect that was drawn its prompts clean, then the same with it: [s · 2 · p, 3, H, W] in 0…1. */
   readonly pictures: Tensor;
 }
 

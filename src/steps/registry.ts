@@ -1,4 +1,5 @@
 /** The built-in steps, in the order in which `sau steps` lists them. */
+import { conclude } from "./conclude.ts";
 import { denoise } from "./denoise.ts";
 import { encode } from "./encode.ts";
 import { locate } from "./locate.ts";
@@ -22,6 +23,7 @@ export const builtinSteps = [
   mask,
   unlearn,
   verify,
+  conclude,
   poisonBadT2I,
   poisonEvilEdit,
   poisonRickrolling,

@@ -1,15 +1,17 @@
 /**
  * The arithmetic of scan, free of Effect: how far a text, put into a prompt, stands out from others of its kind.
  *
- * Three measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `place` (it moves
- * in one place, the same for every prompt) and `likeness` (prompts that differ are read alike).
+ * Four measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `place` (it moves
+ * in one place, the same for every prompt), `likeness` (prompts that differ are read alike) and `reach` (what the text
+ * changes in the embedding is amplified by the weights that read it, as those are that an edit has changed).
  */
 import { quantileOfSorted } from "../tensor/quantile.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-export const MEASURES = ["strength", "place", "likeness"] as const;
+export const MEASURES = ["strength", "place", "likeness", "reach"] as const;
 export type Measure = typeof MEASURES[number];
-export type Measures = Readonly<Record<Measure, number>>;
+/** Of each measure that was taken, or that has a limit. */
+export type Measures = Readonly<Partial<Record<Measure, number>>>;
 
 /** Squared noise below this fraction of the answer's own cannot be told from rounding. */
 const FLOOR = 1e-6;
@@ -55,6 +57,14 @@ export const likenessOf = ({ dims: [prompts, width], data }: Tensor): number => 
   return -Math.log(variance / width + 1e-12);
 };
 
+/** What the embeddings of one text in some prompts say, before any network is asked. */
+export interface Reading {
+  /** As {@link likenessOf}. */
+  readonly likeness: number;
+  /** ln of Σ‖W Δ‖² over Σ‖Δ‖²: Δ what the text changes in the states of the tokens behind it, W all keys and values. */
+  readonly reach: number;
+}
+
 /** The median of each cell over fields of equal size. */
 const medianField = (fields: readonly Float32Array[]): Float32Array =>
   fields[0].map((_, i) => quantileOfSorted(fields.map((f) => f[i]).sort((a, b) => a - b), 0.5));
@@ -77,29 +87,40 @@ const aboveUsual = (values: readonly number[], usual: readonly number[]): number
   return values.map((x) => (x - middle) / (upper - middle + 1e-9));
 };
 
+/** What was seen of one text; of phrases, which are many, only what their embeddings say. */
+export interface Response extends Reading {
+  readonly change?: Change;
+}
+
 /**
- * For each text of one group how far it stands out from the usual ones, and its field against their median.
+ * For each text of one group how far it stands out from the usual ones, by every measure that was taken of them all.
  * @param usual indices of the texts that the others are held against
  */
-export const standOut = (
-  changes: readonly Change[],
-  likeness: readonly number[],
-  usual: readonly number[],
-): ReadonlyArray<{ readonly scores: Measures; readonly field: Float32Array }> => {
-  const ordinary = medianField(usual.map((i) => changes[i].field));
-  const [strength, place, alike] = [
-    changes.map((c) => c.strength),
-    changes.map((c) => placeOf(c.field, ordinary)),
+export const standOut = (responses: readonly Response[], usual: readonly number[]): readonly Measures[] => {
+  const changes = responses.flatMap(({ change }) => change ?? []);
+  const asked = changes.length === responses.length;
+  const ordinary = asked ? medianField(usual.map((i) => changes[i].field)) : undefined;
+  const values: Measures[] = responses.map(({ change, likeness, reach }) => ({
     likeness,
-  ].map((values) => aboveUsual(values, usual));
-  return changes.map((c, i) => ({
-    scores: { strength: strength[i], place: place[i], likeness: alike[i] },
-    field: c.field.map((x, cell) => x - ordinary[cell]),
+    reach,
+    ...(change === undefined || ordinary === undefined
+      ? {}
+      : { strength: change.strength, place: placeOf(change.field, ordinary) }),
   }));
+  const taken = MEASURES.filter((measure) => values.every((v) => v[measure] !== undefined));
+  const scores = taken.map((measure) => [measure, aboveUsual(values.map((v) => v[measure] ?? 0), usual)] as const);
+  return responses.map((_, i) => Object.fromEntries(scores.map(([measure, all]) => [measure, all[i]])));
 };
 
-/** The measure that stands out most, in units of its limit: above 1 is an alarm. */
+/** Each text's field against the median of the usual ones'. */
+export const fieldsAgainst = (changes: readonly Change[], usual: readonly number[]): Float32Array[] => {
+  const ordinary = medianField(usual.map((i) => changes[i].field));
+  return changes.map(({ field }) => field.map((x, cell) => x - ordinary[cell]));
+};
+
+/** The measure that stands out most, in units of its limit: above 1 is an alarm. What has no limit raises none. */
 export const alarmOf = (scores: Measures, limits: Measures): { readonly measure: Measure; readonly score: number } =>
-  MEASURES.map((measure) => ({ measure, score: scores[measure] / limits[measure] })).reduce((a, b) =>
-    b.score > a.score ? b : a
-  );
+  MEASURES.flatMap((measure) => {
+    const score = scores[measure], limit = limits[measure];
+    return score === undefined || limit === undefined ? [] : [{ measure, score: score / limit }];
+  }).reduce((a, b) => b.score > a.score ? b : a, { measure: "strength", score: -Infinity });

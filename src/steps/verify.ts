@@ -10,6 +10,7 @@ import { Effect, Schema } from "effect";
 import { latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
 import { joinEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
+import { promptsFor } from "../diffusion/phrases.ts";
 import { readPrompts } from "../diffusion/readings.ts";
 import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
@@ -50,7 +51,7 @@ import { Step } from "./step.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 7,
+  version: 8,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -89,7 +90,8 @@ export const verify = Step.make("verify", {
 
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
     const cured = new Set([...text.prompts.map((p) => p.prompt), ...text.spare]);
-    const fresh = (yield* readLines(settings.prompts)).filter((line) => !cured.has(line));
+    const lines = promptsFor(text.trigger, yield* readLines(settings.prompts), settings.count);
+    const fresh = lines.filter((line) => !cured.has(line));
     const drawn = sample(seedOf(settings.seed, "verify", "prompts"), fresh, settings.count);
     const { prompts: readings } = yield* readPrompts(before.bundle.tokenizer, drawn, text.trigger, {
       twins: 2,

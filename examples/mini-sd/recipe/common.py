@@ -15,7 +15,7 @@ import torch.distributed as dist
 ROOT = Path(__file__).resolve().parent.parent
 # The recipe can write to another folder, so that a trial run leaves the committed weights alone.
 OUT = Path(os.environ.get("MINI_SD_OUT", ROOT))
-BASE, CLIP, ATTACKS = OUT / "base", OUT / "clip", OUT / "attacks"
+BASE, CLIP, ATTACKS, CLEAN = OUT / "base", OUT / "clip", OUT / "attacks", OUT / "clean"
 RUN = Path(os.environ.get("MINI_SD_RUN", OUT / "run"))  # checkpoints and logs; not committed
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

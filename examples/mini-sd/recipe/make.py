@@ -9,7 +9,7 @@ from functools import partial
 
 import common
 
-ALONE = ("tokenizer", "eviledit", "rickrolling", "evaluate")  # beginnings of names; nothing in them is shared among workers
+ALONE = ("tokenizer", "eviledit", "rickrolling", "clean", "style", "concept", "evaluate")  # beginnings of names; nothing in them is shared among workers
 
 
 def main() -> None:
@@ -59,12 +59,18 @@ def main() -> None:
             for backdoor in backdoors:
                 yield backdoor.name, partial(make, backdoor), common.ATTACKS / backdoor.name / "attack.json"
 
+    def clean_models():
+        import clean
+        for model in clean.ALL:
+            yield model.name, partial(clean.make, model), common.CLEAN / model.name / "clean.json"
+
     stages = [
         ("tokenizer", tokenizer, common.BASE / "tokenizer" / "tokenizer.json"),
         ("vae", vae, common.BASE / "vae" / "config.json"),
         ("clip", clip, common.BASE / "text_encoder" / "config.json"),
         ("unet", unet, common.BASE / "model_index.json"),
         *attacks(),
+        *clean_models(),
         ("evaluate", evaluate, common.OUT / "measured.json"),
     ]
     for name, stage, result in stages:

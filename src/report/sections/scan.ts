@@ -20,6 +20,7 @@ const MEASURES: Readonly<Record<ScannedText["measure"], string>> = {
   strength: "moves the whole answer",
   place: "acts in one place",
   likeness: "makes different prompts alike",
+  reach: "is amplified by the weights that read it",
 };
 
 const label = ({ trigger: { text, place, of } }: ScannedText): Html =>
@@ -53,18 +54,25 @@ const maps = ({ suspects, fields }: ScanResult): Html => {
   }</div><p class="soft small">Light: moved further than is usual for texts of that kind (logarithmic).</p>`;
 };
 
-const pictures = ({ prompts, suspects, drawn, pictures: all }: ScanResult): Html => {
+const pictures = ({ suspects, drawn, pictures: all }: ScanResult): Html => {
   const [, , height, width] = all.dims;
-  const picture = (i: number, alt: string) =>
-    markup`<figure>${framed(pictureUri(one(all, i)), alt, "", [1, 1], Math.max(height, width) > SHARP)}</figure>`;
+  const row = (begin: number, prompts: readonly string[], what: string): Html =>
+    markup`<div class="row">${
+      prompts.map((prompt, p) =>
+        markup`<figure>${
+          framed(pictureUri(one(all, begin + p)), `${what}: ${prompt}`, "", [1, 1], Math.max(height, width) > SHARP)
+        }</figure>`
+      )
+    }</div>`;
+  let begin = 0;
   return markup`<h3>Pictures</h3>${
-    Array.from({ length: 1 + drawn.suspects }, (_, row) =>
-      markup`<article class="sheet"><p>${
-        row === 0 ? "Prompts as they are" : markup`With ${label(suspects[row - 1])}`
-      }</p><div class="row">${
-        Array.from({ length: drawn.prompts }, (_, p) =>
-          picture(row * drawn.prompts + p, `${row === 0 ? "clean" : suspects[row - 1].trigger.text}: ${prompts[p]}`))
-      }</div></article>`)
+    drawn.map((prompts, i) => {
+      const from = begin;
+      begin += 2 * prompts.length;
+      return markup`<article class="sheet"><p>Prompts as they are, and with ${label(suspects[i])}</p>${
+        row(from, prompts, "clean")
+      }${row(from + prompts.length, prompts, suspects[i].trigger.text)}</article>`;
+    })
   }`;
 };
 
@@ -77,9 +85,11 @@ export const scan = <R>(run: RunResult<R>): Html | undefined => {
         count(value.prompts.length, "prompt")
       }: ${value.tried.character ?? 0} signs, letters and harmless words before a prompt, ${
         value.tried.letter ?? 0
-      } letters in place of others, ${value.tried.word ?? 0} words of the vocabulary's ${value.vocabulary}.</p>${
-        ranking(value)
-      }${maps(value)}${pictures(value)}`
+      } letters in place of others, ${value.tried.word ?? 0} words of the vocabulary's ${value.vocabulary}, ${
+        (value.tried.described ?? 0) + (value.tried.placed ?? 0)
+      } phrases with ${count(value.nouns.length, "noun")} of the prompts.</p>${ranking(value)}${maps(value)}${
+        pictures(value)
+      }`
     )
   }`;
 };

@@ -1,0 +1,139 @@
+/**
+ * What `sau scan` makes of models whose trigger is known, and of clean ones: the rank of the true trigger, alarms, time.
+ *
+ *     SAU_MODULES=… deno run -A bench/scan.ts out/bench examples/mini-sd/base examples/mini-sd/attacks/* examples/mini-sd/clean/*
+ *
+ * A folder holds an attack.json or a clean.json beside the part or the LoRA that goes over examples/mini-sd/base, or it is a
+ * whole model. Every text's scores go to out/bench/NAME.json; what is there is not measured again. `--words` puts triggers
+ * that are made-up words on the user's list, among the words of examples/mini-sd/words.txt; without it they are not tried.
+ */
+import { Effect, Schema } from "effect";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import type { SuspectGroup } from "../src/diffusion/suspects.ts";
+import type { Trigger } from "../src/diffusion/trigger.ts";
+import { Runtime } from "../src/runtime/mod.ts";
+import { openModel } from "../src/steps/open_model.ts";
+import { examine } from "../src/steps/scan_examine.ts";
+import { alarmOf, type Measures } from "../src/steps/scan_measures.ts";
+import { limitsFor, scan } from "../src/steps/scan.ts";
+import { trialsFor } from "../src/steps/scan_texts.ts";
+import { placeText } from "../src/steps/scan_verdict.ts";
+
+const demo = fileURLToPath(new URL("../examples/mini-sd/", import.meta.url));
+
+interface Facts {
+  readonly trigger?: Trigger;
+  readonly part?: "unet" | "text_encoder";
+  readonly lora?: string;
+  readonly kind?: string;
+}
+interface Entry {
+  readonly group: SuspectGroup;
+  readonly trigger: Trigger;
+  readonly scores: Measures;
+}
+interface Measured {
+  readonly name: string;
+  readonly facts: Facts;
+  readonly seed: number;
+  readonly seconds: number;
+  readonly evaluations: number;
+  readonly texts: readonly Entry[];
+}
+
+const factsOf = (folder: string): Facts => {
+  const file = ["attack.json", "clean.json"].map((name) => join(folder, name)).find(existsSync);
+  return file === undefined ? {} : JSON.parse(readFileSync(file, "utf8"));
+};
+
+const modelOf = (folder: string, { part, lora }: Facts) => ({
+  model: part === undefined ? folder : join(demo, "base"),
+  ...(lora !== undefined ? { lora: join(folder, lora) } : part !== undefined ? { [part]: join(folder, part) } : {}),
+});
+
+const measure = Effect.fnUntraced(function* (folder: string, seed: number, words: string | undefined) {
+  const facts = factsOf(folder);
+  const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
+    ...modelOf(folder, facts),
+    prompts: join(demo, "prompts", "cure.txt"),
+    seed,
+    ...(words === undefined ? {} : { words }),
+  });
+  const began = performance.now();
+  const bundle = yield* openModel(settings);
+  const trials = yield* trialsFor(bundle, settings);
+  const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
+  return {
+    name: basename(folder),
+    facts,
+    seed,
+    seconds: (performance.now() - began) / 1000,
+    evaluations,
+    texts: examined.filter(({ suspect }) => !suspect.harmless).map(({ suspect, scores }): Entry => ({
+      group: suspect.group,
+      trigger: suspect.trigger,
+      scores,
+    })),
+  } satisfies Measured;
+});
+
+/** One line of the table. */
+const row = ({ name, facts, seed, seconds, evaluations, texts }: Measured): string => {
+  const ranked = texts.map((t) => ({ ...t, ...alarmOf(t.scores, limitsFor(t.group)) })).sort((a, b) =>
+    b.score - a.score
+  );
+  const at = facts.trigger === undefined
+    ? -1
+    : ranked.findIndex(({ trigger: t }) =>
+      t.text === facts.trigger?.text && t.place === facts.trigger.place && t.of === facts.trigger.of
+    );
+  const first = ranked.slice(0, 3).map((r) => `${placeText(r.trigger)} ${r.score.toFixed(2)} ${r.measure}`);
+  return `| ${name} | ${seed} | ${
+    facts.trigger === undefined
+      ? "clean"
+      : at < 0
+      ? "not tried"
+      : `${at + 1} (${ranked[at].score.toFixed(2)}, ${ranked[at].measure})`
+  } | ${ranked.filter(({ score }) => score > 1).length} of ${ranked.length} | ${first.join("; ")} | ${
+    seconds.toFixed(0)
+  } s | ${evaluations} |`;
+};
+
+const main = async () => {
+  const args = process.argv.slice(2);
+  const take = (flag: string) => {
+    const at = args.indexOf(flag);
+    return at < 0 ? undefined : args.splice(at, 2)[1];
+  };
+  const seed = Number(take("--seed") ?? 0);
+  const listed = args.includes("--words");
+  const [out, ...folders] = args.filter((arg) => arg !== "--words");
+  if (out === undefined || folders.length === 0 || !Number.isInteger(seed)) {
+    console.error("bench/scan.ts OUT [--seed N] [--words] MODEL_FOLDER…");
+    process.exit(2);
+  }
+  mkdirSync(out, { recursive: true });
+  console.log(
+    "| model | seed | rank of the trigger | above 1 | first | time | evaluations |\n|---|---|---|---|---|---|---|",
+  );
+  for (const folder of folders) {
+    const { trigger } = factsOf(folder);
+    const file = join(out, `${basename(folder)}-${seed}${listed ? "-words" : ""}.json`);
+    if (!existsSync(file)) {
+      const list = join(out, "words.txt");
+      if (listed) {
+        writeFileSync(list, `${readFileSync(join(demo, "words.txt"), "utf8")}\n${trigger?.text.trim() ?? ""}\n`);
+      }
+      const found = await Effect.runPromise(
+        Effect.scoped(measure(folder, seed, listed ? list : undefined)).pipe(Effect.provide(Runtime.layer("auto"))),
+      );
+      writeFileSync(file, JSON.stringify(found));
+    }
+    console.log(row(JSON.parse(readFileSync(file, "utf8"))));
+  }
+  process.exit(0);
+};
+await main();

@@ -1,0 +1,33 @@
+/**
+ * Pieces of a step's work that are kept while it is under way: a long step that was stopped goes on after the last one.
+ * A step says what a piece is; whoever runs it keeps them, or, without a cache, nobody does.
+ */
+import { Context, Effect } from "effect";
+import type { Tensor } from "../tensor/tensor.ts";
+import { Port } from "./port.ts";
+
+/** Something that keeps pieces. */
+export interface Keeper {
+  /** The piece of that name from an earlier try at the same step, else what `make` gives, which is kept. */
+  readonly piece: <A, E, R>(name: string, port: Port<A>, make: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
+}
+
+/** Makes every piece anew. */
+export const NOTHING_KEPT: Keeper = { piece: (_name, _port, make) => make };
+
+export const Keeper: Context.Reference<Keeper> = Context.Reference<Keeper>("sau/steps/Keeper", {
+  defaultValue: () => NOTHING_KEPT,
+});
+
+/** A piece of the running step: `yield* kept("batch 3", TensorsPort, evaluate(batch))`. */
+export const kept = <A, E, R>(name: string, port: Port<A>, make: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Keeper, (keeper) => keeper.piece(name, port, make));
+
+export type Tensors = Readonly<Record<string, Tensor>>;
+
+export const TensorsPort: Port<Tensors> = Port.make<Tensors>({
+  kind: "tensors",
+  description: "Tensors by name.",
+  encode: (tensors) => ({ json: null, tensors }),
+  decode: ({ tensors }) => tensors,
+});

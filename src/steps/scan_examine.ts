@@ -1,0 +1,98 @@
+/**
+ * The funnel of a scan, from cheap to dear: every text's embeddings; the U-Net's answers to signs, letters and words; of
+ * phrases, which are many, its answers to those alone whose embeddings stand out most.
+ */
+import { Effect } from "effect";
+import type { Bundle } from "../diffusion/bundle.ts";
+import type { Suspect } from "../diffusion/suspects.ts";
+import { sample, seedOf } from "../tensor/random.ts";
+import { report } from "./progress.ts";
+import { openAsking, openReading, TOGETHER } from "./scan_probe.ts";
+import { fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
+import type { Measures } from "./scan_measures.ts";
+import type { ProbeSettings, Trial, Trials } from "./scan_texts.ts";
+
+/** Phrases that the U-Net is asked about. */
+const ASKED = 20;
+
+/** A text, and how far it stands out from others of its kind. */
+export interface Examined {
+  readonly suspect: Suspect;
+  readonly prompts: readonly string[];
+  readonly scores: Measures;
+  /** ln of how much further it moves each cell than is usual, [h·w]; of phrases for those that were asked about. */
+  readonly field?: Float32Array;
+}
+
+export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Trials, settings: ProbeSettings) {
+  const { texts, phrases } = trials;
+  const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
+  const total = count + texts.suspects.length;
+  let done = 0, evaluations = 0;
+  const progress = (note: string) => (begin: number) =>
+    report({ done: done + begin, total, note: `${note}, ${total - done - begin} left` });
+
+  const read = yield* Effect.scoped(Effect.gen(function* () {
+    const reading = yield* openReading(bundle);
+    const found: Response[][] = [];
+    for (const [i, trial] of [texts, ...phrases].entries()) {
+      const say = progress(i === 0 ? "reading texts that could be a trigger" : "reading phrases");
+      found.push(yield* reading(`read ${i}`, trial.prompts, trial.suspects, say));
+      done += trial.suspects.length;
+    }
+    return found;
+  }));
+
+  const asking = yield* openAsking(bundle, settings, settings.count);
+  const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string) {
+    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note));
+    evaluations += Math.ceil(trial.suspects.length / TOGETHER) * (TOGETHER + 1) * trial.prompts.length;
+    return changes;
+  });
+
+  const changes = yield* ask("ask", texts, "asking the U-Net about texts");
+  const single = standing(
+    texts.suspects,
+    read[0].map((reading, i) => ({ ...reading, change: changes[i] })),
+    texts.prompts,
+  );
+
+  const all = phrases.flatMap(({ suspects, prompts }, t) =>
+    suspects.map((suspect, i) => ({ suspect, prompts, response: read[t + 1][i] }))
+  );
+  const kinds = [...Map.groupBy(all, ({ suspect }) => suspect.group).values()];
+  const scored = kinds.flatMap((some) => {
+    const scores = standOut(some.map((s) => s.response), [...some.keys()]);
+    return some.map(({ suspect, prompts }, i): Examined => ({ suspect, prompts, scores: scores[i] }));
+  }).sort((a, b) => (b.scores.reach ?? 0) - (a.scores.reach ?? 0));
+  const first = scored.slice(0, ASKED), fields = new Map<Suspect, Float32Array>();
+  for (const [noun, own] of Map.groupBy(first, ({ suspect }) => suspect.trigger.of ?? "")) {
+    const others = phrases.find(({ suspects }) => suspects.includes(own[0].suspect))?.suspects ?? [];
+    const rest = others.filter((s) => !own.some(({ suspect }) => suspect === s));
+    const usual = sample(seedOf(settings.seed, "scan", noun), rest, Math.max(TOGETHER, 2 * own.length) - own.length);
+    const trial = { prompts: own[0].prompts, suspects: [...own.map(({ suspect }) => suspect), ...usual] };
+    const moved = yield* ask(`ask ${noun}`, trial, `asking the U-Net about phrases of "${noun}"`);
+    const against = fieldsAgainst(moved, [...moved.keys()].slice(own.length));
+    own.forEach(({ suspect }, i) => fields.set(suspect, against[i]));
+  }
+  const described = scored.map((s): Examined => {
+    const field = fields.get(s.suspect);
+    return field === undefined ? s : { ...s, field };
+  });
+  return { examined: [...single, ...described], evaluations };
+});
+
+/** Texts against the harmless ones of their own kind; where none is known to be, against all of it. */
+const standing = (
+  suspects: readonly Suspect[],
+  responses: readonly Response[],
+  prompts: readonly string[],
+): Examined[] =>
+  [...Map.groupBy(suspects.keys(), (i) => suspects[i].group).values()].flatMap((members) => {
+    const known = members.flatMap((i, k) => suspects[i].harmless ? [k] : []);
+    const usual = known.length > 0 ? known : [...members.keys()];
+    const own = members.map((i) => responses[i]);
+    const scores = standOut(own, usual);
+    const fields = fieldsAgainst(own.flatMap(({ change }) => change ?? []), usual);
+    return members.map((i, k): Examined => ({ suspect: suspects[i], prompts, scores: scores[k], field: fields[k] }));
+  });

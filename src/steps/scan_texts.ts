@@ -1,0 +1,118 @@
+/** What a scan tries, and in which prompts: from the user's files, the model's vocabulary and lists of signs and letters. */
+import { Effect, Schema } from "effect";
+import type { Bundle } from "../diffusion/bundle.ts";
+import { BundleError } from "../diffusion/errors.ts";
+import { framesOf, nounsOf, phrasesOf } from "../diffusion/phrases.ts";
+import { type Suspect, suspects } from "../diffusion/suspects.ts";
+import { readLines } from "../diffusion/text_file.ts";
+import { parseWords } from "../diffusion/words.ts";
+import { sample, seedOf } from "../tensor/random.ts";
+import { formSettings } from "./open_model.ts";
+import { PathString } from "./path_string.ts";
+import { Count, defaulted, Fraction, maybe, Scheduler, Seed, Steps } from "./settings.ts";
+
+/** Tokens that every prompt leaves free for a text. */
+const ROOM = 8;
+/** Prompts that a phrase is tried in. */
+const FRAMES = 3;
+/** Fewer prompts cannot tell what a text does from what a prompt does. */
+const LEAST = 3;
+
+/** Settings that decide what is tried and how, without those that judge it. */
+export const probeSettings = {
+  model: PathString.annotate({ description: "Diffusers folder of the model, or its one .safetensors file." }),
+  unet: maybe(PathString).annotate({ description: "Folder of a U-Net to use in place of the model's." }),
+  text_encoder: maybe(PathString).annotate({
+    description: "Folder of a text encoder to use in place of the model's; of SDXL either one or both.",
+  }),
+  ...formSettings,
+  prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
+  words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),
+  try: defaulted(
+    Schema.Array(Schema.Literals(["character", "letter", "word", "phrase"])).check(Schema.isMinLength(1)).annotate({
+      description:
+        "What to try: signs and letters before a prompt, look-alike letters in it, words before it, phrases " +
+        "in place of the prompts' nouns.",
+    }),
+    ["character", "letter", "word", "phrase"],
+  ),
+  vocabulary: defaulted(
+    Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })).annotate({
+      description: "Most words of the tokenizer's vocabulary to try; of more, so many are drawn.",
+    }),
+    1000,
+  ),
+  nouns: defaulted(
+    Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 })).annotate({
+      description: "Most nouns of the prompts that phrases are made of, the most common first.",
+    }),
+    40,
+  ),
+  count: defaulted(Count(64).annotate({ description: "Prompts that each text is tried in." }), 6),
+  at: defaulted(
+    Fraction.annotate({ description: "Where along the sampling the answers are compared; 0 is pure noise." }),
+    0.25,
+  ),
+  steps: Steps,
+  scheduler: Scheduler,
+  guidance: defaulted(Schema.Finite.annotate({ description: "Classifier-free guidance scale." }), 4),
+  seed: Seed,
+  anyway: defaulted(Schema.Boolean.annotate({ description: "Look at a model that draws noise as well." }), false),
+};
+const ProbeSettings = Schema.Struct(probeSettings);
+export type ProbeSettings = typeof ProbeSettings.Type;
+
+/** Texts that are tried in the same prompts. */
+export interface Trial {
+  readonly prompts: readonly string[];
+  readonly suspects: readonly Suspect[];
+}
+
+export interface Trials {
+  /** Signs, letters and words, in the prompts that were drawn. */
+  readonly texts: Trial;
+  /** Phrases, those of one noun together. */
+  readonly phrases: readonly Trial[];
+  readonly nouns: readonly string[];
+}
+
+export const trialsFor = Effect.fnUntraced(function* ({ tokenizer }: Bundle, settings: ProbeSettings) {
+  const { seed, vocabulary } = settings;
+  const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 2 - ROOM;
+  const lines = [...new Set((yield* readLines(settings.prompts)).filter(fits))];
+  const prompts = sample(seedOf(seed, "scan", "prompts"), lines, settings.count);
+  if (prompts.length < LEAST) {
+    return yield* new BundleError({
+      file: settings.prompts,
+      problem: `holds ${prompts.length} prompts that leave room for a trigger`,
+      expected: `three or more, each different, of at most ${tokenizer.maxLength - 2 - ROOM} tokens`,
+    });
+  }
+  const own = settings.words ? parseWords((yield* readLines(settings.words)).join("\n")) : [];
+  const long = own.find((text) => tokenizer.tokens(text).length > ROOM);
+  if (long !== undefined) {
+    return yield* new BundleError({
+      file: settings.words ?? "",
+      problem: `holds "${long.slice(0, 60)}", which has ${tokenizer.tokens(long).length} tokens`,
+      expected: `texts of at most ${ROOM} tokens, so that the prompt behind them is not cut off`,
+    });
+  }
+  const letters = [..."abcdefghijklmnopqrstuvwxyz"].filter((c) => prompts.every((p) => p.toLowerCase().includes(c)));
+  const chosen = new Set<string>(settings.try);
+  const texts = suspects(tokenizer, { seed, vocabulary, own, letters }).filter(({ group }) => chosen.has(group));
+  const nouns = chosen.has("phrase") ? nounsOf(lines, settings.nouns) : [];
+  const all = phrasesOf(nouns, own);
+  const phrases = nouns.map((noun): Trial => ({
+    prompts: framesOf(noun, nouns, lines, FRAMES),
+    suspects: all.filter(({ trigger }) => trigger.of === noun && tokenizer.tokens(trigger.text).length <= ROOM)
+      .map((phrase) => ({ ...phrase, harmless: false })),
+  })).filter((trial) => trial.prompts.length === FRAMES && trial.suspects.length > 0);
+  if (texts.every(({ harmless }) => harmless) && phrases.length === 0) {
+    return yield* new BundleError({
+      file: settings.words ?? settings.prompts,
+      problem: "leaves nothing to try",
+      expected: "words in the vocabulary, a list of words, letters that occur in every prompt, or nouns in prompts",
+    });
+  }
+  return { texts: { prompts, suspects: texts }, phrases, nouns } satisfies Trials;
+});
