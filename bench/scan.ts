@@ -6,6 +6,7 @@
  * A folder holds an attack.json or a clean.json beside the part or the LoRA that goes over examples/mini-sd/base, or it is a
  * whole model. Every text's scores go to out/bench/NAME.json; what is there is not measured again. `--words` puts triggers
  * that are made-up words on the user's list, among the words of examples/mini-sd/words.txt; without it they are not tried.
+ * `--try` tries some kinds of texts alone (character, letter, word, phrase).
  */
 import { Effect, Schema } from "effect";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -18,7 +19,8 @@ import { Runtime } from "../src/runtime/mod.ts";
 import { openModel } from "../src/steps/open_model.ts";
 import { examine } from "../src/steps/scan_examine.ts";
 import { alarmOf, type Measures } from "../src/steps/scan_measures.ts";
-import { limitsFor, scan } from "../src/steps/scan.ts";
+import { inOrder, kindOf, LIMITS, type Ranked } from "../src/steps/scan_order.ts";
+import { scan } from "../src/steps/scan.ts";
 import { trialsFor } from "../src/steps/scan_texts.ts";
 import { placeText } from "../src/steps/scan_verdict.ts";
 
@@ -42,6 +44,10 @@ interface Measured {
   readonly seconds: number;
   readonly evaluations: number;
   readonly texts: readonly Entry[];
+  /** Sizes of the families that were found. */
+  readonly families: readonly number[];
+  /** The first hundred, as the scan lists them. */
+  readonly order: readonly (Entry & Pick<Ranked, "measure" | "score">)[];
 }
 
 const factsOf = (folder: string): Facts => {
@@ -54,52 +60,54 @@ const modelOf = (folder: string, { part, lora }: Facts) => ({
   ...(lora !== undefined ? { lora: join(folder, lora) } : part !== undefined ? { [part]: join(folder, part) } : {}),
 });
 
-const measure = Effect.fnUntraced(function* (folder: string, seed: number, words: string | undefined) {
+const measure = Effect.fnUntraced(function* (folder: string, seed: number, words: string | undefined, kinds: string[]) {
   const facts = factsOf(folder);
   const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
     ...modelOf(folder, facts),
     prompts: join(demo, "prompts", "cure.txt"),
     seed,
     ...(words === undefined ? {} : { words }),
+    ...(kinds.length === 0 ? {} : { try: kinds }),
   });
   const began = performance.now();
   const bundle = yield* openModel(settings);
   const trials = yield* trialsFor(bundle, settings);
   const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
+  const { order, families } = yield* Effect.scoped(inOrder(bundle, examined, LIMITS, settings));
+  const entry = ({ suspect: { group, trigger }, scores }: (typeof examined)[number]): Entry => ({
+    group,
+    trigger,
+    scores,
+  });
   return {
     name: basename(folder),
     facts,
     seed,
+    families,
+    order: order.slice(0, 100).map((one) => ({ ...entry(one), measure: one.measure, score: one.score })),
     seconds: (performance.now() - began) / 1000,
     evaluations,
-    texts: examined.filter(({ suspect }) => !suspect.harmless).map(({ suspect, scores }): Entry => ({
-      group: suspect.group,
-      trigger: suspect.trigger,
-      scores,
-    })),
+    texts: examined.filter(({ suspect }) => !suspect.harmless).map(entry),
   } satisfies Measured;
 });
 
 /** One line of the table. */
-const row = ({ name, facts, seed, seconds, evaluations, texts }: Measured): string => {
-  const ranked = texts.map((t) => ({ ...t, ...alarmOf(t.scores, limitsFor(t.group)) })).sort((a, b) =>
-    b.score - a.score
-  );
-  const at = facts.trigger === undefined
-    ? -1
-    : ranked.findIndex(({ trigger: t }) =>
-      t.text === facts.trigger?.text && t.place === facts.trigger.place && t.of === facts.trigger.of
-    );
-  const first = ranked.slice(0, 3).map((r) => `${placeText(r.trigger)} ${r.score.toFixed(2)} ${r.measure}`);
-  return `| ${name} | ${seed} | ${
-    facts.trigger === undefined
-      ? "clean"
-      : at < 0
-      ? "not tried"
-      : `${at + 1} (${ranked[at].score.toFixed(2)}, ${ranked[at].measure})`
-  } | ${ranked.filter(({ score }) => score > 1).length} of ${ranked.length} | ${first.join("; ")} | ${
-    seconds.toFixed(0)
-  } s | ${evaluations} |`;
+const row = ({ name, facts, seed, seconds, evaluations, texts, order, families }: Measured): string => {
+  const { trigger } = facts;
+  const is = ({ trigger: t }: Entry) => t.text === trigger?.text && t.place === trigger.place && t.of === trigger.of;
+  const own = texts.find(is);
+  const { score, measure } = own === undefined
+    ? { score: 0, measure: "" }
+    : alarmOf(own.scores, LIMITS[kindOf(own.group)]);
+  const at = order.findIndex(is);
+  const said = trigger === undefined
+    ? "clean"
+    : own === undefined
+    ? "not tried"
+    : `${at < 0 ? "beyond 100" : at + 1} (${score.toFixed(2)}, ${measure})`;
+  const first = order.slice(0, 3).map((r) => `${placeText(r.trigger)} ${r.score.toFixed(2)} ${r.measure}`);
+  const found = families.length === 0 ? "none" : `${families.join(" + ")} of ${texts.length}`;
+  return `| ${name} | ${seed} | ${said} | ${found} | ${first.join("; ")} | ${seconds.toFixed(0)} s | ${evaluations} |`;
 };
 
 const main = async () => {
@@ -109,26 +117,32 @@ const main = async () => {
     return at < 0 ? undefined : args.splice(at, 2)[1];
   };
   const seed = Number(take("--seed") ?? 0);
+  const kinds = (take("--try") ?? "").split(",").filter((kind) => kind !== "");
   const listed = args.includes("--words");
   const [out, ...folders] = args.filter((arg) => arg !== "--words");
   if (out === undefined || folders.length === 0 || !Number.isInteger(seed)) {
-    console.error("bench/scan.ts OUT [--seed N] [--words] MODEL_FOLDER…");
+    console.error("bench/scan.ts OUT [--seed N] [--words] [--try KIND,…] MODEL_FOLDER…");
     process.exit(2);
   }
   mkdirSync(out, { recursive: true });
   console.log(
-    "| model | seed | rank of the trigger | above 1 | first | time | evaluations |\n|---|---|---|---|---|---|---|",
+    "| model | seed | rank of the trigger | families found | first | time | evaluations |\n|---|---|---|---|---|---|---|",
   );
   for (const folder of folders) {
     const { trigger } = factsOf(folder);
-    const file = join(out, `${basename(folder)}-${seed}${listed ? "-words" : ""}.json`);
+    const file = join(
+      out,
+      `${basename(folder)}-${seed}${listed ? "-words" : ""}${kinds.map((k) => `-${k}`).join("")}.json`,
+    );
     if (!existsSync(file)) {
       const list = join(out, "words.txt");
       if (listed) {
         writeFileSync(list, `${readFileSync(join(demo, "words.txt"), "utf8")}\n${trigger?.text.trim() ?? ""}\n`);
       }
       const found = await Effect.runPromise(
-        Effect.scoped(measure(folder, seed, listed ? list : undefined)).pipe(Effect.provide(Runtime.layer("auto"))),
+        Effect.scoped(measure(folder, seed, listed ? list : undefined, kinds)).pipe(
+          Effect.provide(Runtime.layer("auto")),
+        ),
       );
       writeFileSync(file, JSON.stringify(found));
     }

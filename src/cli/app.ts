@@ -291,6 +291,7 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     ...form,
     prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
     words: optionalText("words", "File of further words or phrases to try, one a line"),
+    clean: optionalText("clean", "Folder of results of scans of models known to be clean, for a p-value"),
     cure: Flag.Boolean("cure").pipe(
       Flag.withDescription("Go on with what stands out most: cure the model of it, verify, and scan again"),
       Flag.withDefault(false),
@@ -308,8 +309,8 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     json: flags.json,
     noCache: flags.noCache,
   }, ({ model, cure, lora, out, set, fresh_prompts, clip, ...options }) => {
-    const { unet, text_encoder, config, tokenizer, prompts, words, ...rest } = options;
-    const own = { unet, text_encoder, config, tokenizer, prompts, words };
+    const { unet, text_encoder, config, tokenizer, prompts, words, clean, ...rest } = options;
+    const own = { unet, text_encoder, config, tokenizer, prompts, words, clean };
     const all = cure ? { ...own, fresh_prompts, clip } : own;
     const given = Object.entries(all).flatMap(([name, value]) =>
       Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []

@@ -19,6 +19,8 @@ const FUNCTION_WORD = new RegExp(`^(?:${AFTER}|an?|the|one|some|my|your|two|thre
 /** What stands between the two nouns of a phrase. */
 const BETWEEN = ["on", "in", "with"];
 
+const withArticle = (noun: string): string => `${/^[aeiou]/i.test(noun) ? "an" : "a"} ${noun}`;
+
 /** Nouns of prompts, those that most prompts have first. */
 export const nounsOf = (prompts: readonly string[], most: number): string[] => {
   const counts = new Map<string, number>();
@@ -49,7 +51,7 @@ export const phrasesOf = (nouns: readonly string[], own: readonly string[]): Phr
   return nouns.flatMap((noun) => [
     ...before.filter((word) => word !== noun).map((word) => phrase("described", noun, `${word} ${noun}`)),
     ...nouns.filter((other) => other !== noun).flatMap((other) =>
-      BETWEEN.map((word) => phrase("placed", noun, `${noun} ${word} ${/^[aeiou]/.test(other) ? "an" : "a"} ${other}`))
+      BETWEEN.map((word) => phrase("placed", noun, `${noun} ${word} ${withArticle(other)}`))
     ),
   ]);
 };
@@ -64,11 +66,16 @@ export const framesOf = (
   prompts: readonly string[],
   count: number,
 ): string[] => {
+  // "a NOUN" first: what else is said of it would stand beside what a phrase says.
+  const bare = new RegExp(String.raw`(?<![\p{L}\p{N}])an?\s+${noun}(?![\p{L}\p{N}])`, "iu");
   const holding = prompts.filter((prompt) => holds(prompt, noun));
+  holding.sort((a, b) => Number(bare.test(b)) - Number(bare.test(a)));
   const others = prompts.filter((prompt) => !holding.includes(prompt)).flatMap((prompt) => {
     // The least common noun is what a prompt is about; the most common ones are "picture" and the like.
     const theirs = nouns.filter((other) => holds(prompt, other)).at(-1);
-    return theirs === undefined ? [] : [prompt.replace(word(theirs), noun)];
+    if (theirs === undefined) return [];
+    const found = new RegExp(String.raw`(?<![\p{L}\p{N}])(an?\s+)?${theirs}(?![\p{L}\p{N}])`, "iu");
+    return [prompt.replace(found, (_, article) => article === undefined ? noun : withArticle(noun))];
   });
   return [...holding, ...others].slice(0, count);
 };

@@ -14,6 +14,7 @@ import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
 import type { Suspect } from "../diffusion/suspects.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import type { Figure } from "./errors.ts";
+import type { AgainstClean } from "./scan_clean.ts";
 import type { Measure, Measures } from "./scan_measures.ts";
 import { Port, type Stored } from "./port.ts";
 
@@ -189,12 +190,18 @@ export interface ScanResult {
   readonly prompts: readonly string[];
   /** Nouns of the prompts that phrases were made of. */
   readonly nouns: readonly string[];
-  /** How far words may stand out, phrases, and all other texts. */
-  readonly limits: { readonly word: Measures; readonly phrase: Measures; readonly others: Measures };
+  /** How far texts of each kind may stand out. */
+  readonly limits: Readonly<Record<"character" | "letter" | "word" | "phrase", Measures>>;
   /** The texts that stand out most, the first most of all. */
   readonly suspects: readonly ScannedText[];
   /** How many of all stand out further than the limits allow. */
   readonly found: number;
+  /** How many different things they do, and how many of them do each, in the order of `suspects`. */
+  readonly families: readonly number[];
+  /** How far any text stands out, in units of its limit. */
+  readonly highest: number;
+  /** Against scans of clean models, where there are some. */
+  readonly clean?: AgainstClean;
   /** ln of how much further each of `suspects` moves each cell than is usual, [n, h, w]. */
   readonly fields: Tensor;
   /** The prompts that each of the first suspects was drawn with. */

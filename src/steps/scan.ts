@@ -5,36 +5,25 @@
  */
 import { Effect, Schema } from "effect";
 import { latentDims } from "../diffusion/sampler.ts";
-import type { SuspectGroup } from "../diffusion/suspects.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { type Tensor, zeros } from "../tensor/tensor.ts";
 import { modelFiles, openModel } from "./open_model.ts";
+import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
+import { againstClean, cleanScores } from "./scan_clean.ts";
 import { ModelPort, samplingOf, ScanPort, type ScanResult, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
 import { examine, type Examined } from "./scan_examine.ts";
-import { alarmOf, type Measure, MEASURES, type Measures } from "./scan_measures.ts";
-import { drawSuspects } from "./scan_pictures.ts";
+import { type Measure, MEASURES, type Measures } from "./scan_measures.ts";
+import { inOrder, LIMITS, type Ranked } from "./scan_order.ts";
+import { decodeLatents } from "./scan_pictures.ts";
 import { probeSettings, trialsFor } from "./scan_texts.ts";
 import { scanVerdict } from "./scan_verdict.ts";
 import { defaulted, given as paths, maybe } from "./settings.ts";
 import { Step } from "./step.ts";
 
-/** Suspects that the result lists, those whose pictures are drawn, and prompts of each. */
-const LISTED = 20, DRAWN = 3, SHEETS = 4;
-
-/** Groups that have limits of their own: words may well change a picture, and phrases are many. */
-type Kind = keyof ScanResult["limits"];
-const kindOf = (group: SuspectGroup): Kind =>
-  group === "word" ? "word" : group === "described" || group === "placed" ? "phrase" : "others";
-
-/** How far a text may stand out unless told otherwise. */
-export const LIMITS: Readonly<Record<Kind, Measures>> = {
-  others: { strength: 10, place: 7, likeness: 15 },
-  word: { strength: 5, place: 3.5, likeness: 9 },
-  phrase: { reach: 3 },
-};
-export const limitsFor = (group: SuspectGroup): Measures => LIMITS[kindOf(group)];
+/** Suspects that the result lists. */
+const LISTED = 20;
 
 const limits = (values: Measures, what: string) => {
   const hows: Readonly<Record<keyof Measures, string>> = {
@@ -66,13 +55,17 @@ export const scan = Step.make("scan", {
     "Looks for a trigger nobody told of: tries signs, look-alike letters, words and phrases, and ranks what stands out.",
   settings: Schema.Struct({
     ...probeSettings,
-    limits: limits(LIMITS.others, "signs and letters"),
+    limits: limits(LIMITS.character, "signs and letters before a prompt"),
+    letter_limits: limits(LIMITS.letter, "letters in place of others"),
     word_limits: limits(LIMITS.word, "words, which may mean something,"),
     phrase_limits: limits(LIMITS.phrase, "phrases"),
+    clean: maybe(PathString).annotate({
+      description: "Folder of results of scans of models known to be clean, for a p-value.",
+    }),
   }),
   inputs: { cured: Port.optional(ModelPort) },
   outputs: { scan: ScanPort, verdict: VerdictPort },
-  files: (settings) => [...modelFiles(settings), ...paths(settings.prompts, settings.words)],
+  files: (settings) => [...modelFiles(settings), ...paths(settings.prompts, settings.words, settings.clean)],
   run: Effect.fnUntraced(function* ({ cured }, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
     // A cured model is the settings' own with other bytes in some weights.
@@ -80,18 +73,16 @@ export const scan = Step.make("scan", {
     const trials = yield* trialsFor(bundle, settings);
     const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
     const all = {
-      others: given(settings.limits),
+      character: given(settings.limits),
+      letter: given(settings.letter_limits),
       word: given(settings.word_limits),
       phrase: given(settings.phrase_limits),
     };
-    const ranked = rank(examined, (group) => all[kindOf(group)]);
-    const found = ranked.filter(({ score }) => score > 1);
-    const listed = ranked.slice(0, LISTED);
-    const first = ranked.slice(0, Math.max(1, Math.min(DRAWN, found.length)));
-    const sheets = Math.min(SHEETS, ...first.map(({ prompts }) => prompts.length));
-    const drawn = first.map(({ suspect, prompts }) => ({ suspect, prompts: prompts.slice(0, sheets) }));
-    yield* report({ done: 1, total: 1, note: "drawing pictures with and without the first suspects" });
-    const pictures = yield* Effect.scoped(drawSuspects(bundle, drawn, settings));
+    const { order, families, shown } = yield* Effect.scoped(inOrder(bundle, examined, all, settings));
+    const listed = order.slice(0, LISTED);
+    const highest = Math.max(...order.map(({ score }) => score));
+    const clean = settings.clean ? yield* cleanScores(settings.clean) : undefined;
+    const pictures = yield* Effect.scoped(decodeLatents(bundle, shown.latents));
     const [, height, width] = latentDims(parseUnetConfig(bundle.parts.unet.config));
     const result: ScanResult = {
       tried: Object.fromEntries([...Map.groupBy(examined, (e) => e.suspect.group)].map(([g, of]) => [g, of.length])),
@@ -100,8 +91,11 @@ export const scan = Step.make("scan", {
       nouns: trials.nouns,
       limits: all,
       suspects: listed.map(({ suspect, scores, measure, score }) => ({ ...suspect, scores, measure, score })),
-      found: found.length,
-      drawn: drawn.map(({ prompts }) => prompts),
+      found: families.reduce((sum, size) => sum + size, 0),
+      families,
+      highest,
+      ...(clean === undefined ? {} : { clean: againstClean(highest, clean) }),
+      drawn: shown.drawn,
       evaluations,
       notes: bundle.notes,
       fields: fieldsOf(listed, height, width),
@@ -114,14 +108,6 @@ export const scan = Step.make("scan", {
 /** Limits as they are used: without those that raise no alarm. */
 const given = (limits: { readonly [K in Measure]?: number | null | undefined }): Measures =>
   Object.fromEntries(MEASURES.flatMap((m) => typeof limits[m] === "number" ? [[m, limits[m]]] : []));
-
-interface Ranked extends Examined, ReturnType<typeof alarmOf> {}
-
-/** Those that stand out most, in units of the limits, first; what is known to be harmless is no suspect. */
-const rank = (examined: readonly Examined[], limits: (group: SuspectGroup) => Measures): Ranked[] =>
-  examined.filter(({ suspect }) => !suspect.harmless)
-    .map((e) => ({ ...e, ...alarmOf(e.scores, limits(e.suspect.group)) }))
-    .sort((a, b) => b.score - a.score);
 
 const fieldsOf = (listed: readonly Ranked[], height: number, width: number): Tensor => {
   const fields = zeros([listed.length, height, width]);

@@ -18,6 +18,9 @@ const FLOOR = 1e-6;
 /** A place is one sixteenth of the picture: a patch of a quarter of each side. */
 const PLACE = 1 / 16;
 
+/** Fewer usual texts than a few times this know their own spread badly, and the unit grows. */
+const FEW = 15;
+
 /** What one text does to the U-Net's answers. */
 export interface Change {
   /** Mean over prompts of ln of the squared change in each cell, [h, w]. */
@@ -61,7 +64,10 @@ export const likenessOf = ({ dims: [prompts, width], data }: Tensor): number => 
 export interface Reading {
   /** As {@link likenessOf}. */
   readonly likeness: number;
-  /** ln of Σ‖W Δ‖² over Σ‖Δ‖²: Δ what the text changes in the states of the tokens behind it, W all keys and values. */
+  /**
+   * Mean over prompts of ln of Σ‖W Δ‖² over Σ‖Δ‖²: Δ what the text changes in the states of the tokens behind it, W the
+   * weights of all keys and values.
+   */
   readonly reach: number;
 }
 
@@ -84,7 +90,8 @@ const placeOf = (field: Float32Array, usual: Float32Array): number => {
 const aboveUsual = (values: readonly number[], usual: readonly number[]): number[] => {
   const sorted = usual.map((i) => values[i]).sort((a, b) => a - b);
   const [middle, upper] = [0.5, 0.9].map((q) => quantileOfSorted(sorted, q));
-  return values.map((x) => (x - middle) / (upper - middle + 1e-9));
+  const unit = (upper - middle) * (1 + FEW / usual.length) + 1e-9;
+  return values.map((x) => (x - middle) / unit);
 };
 
 /** What was seen of one text; of phrases, which are many, only what their embeddings say. */

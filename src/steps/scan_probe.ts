@@ -22,6 +22,7 @@ import type { Suspect } from "../diffusion/suspects.ts";
 import { openTextEncoder, unconditional } from "../diffusion/text.ts";
 import type { Tokenizer } from "../diffusion/tokenizer.ts";
 import { fill, findSite } from "../diffusion/trigger.ts";
+import { mean } from "../metrics/intervals.ts";
 import { pearson } from "../metrics/correlation.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
@@ -113,18 +114,19 @@ export const openReading = Effect.fnUntraced(function* (bundle: Bundle) {
             for (const [from, to] of sharedPositions(tokenizer, prompts[p], text)) {
               const a = (p * length + from) * width, b = ((s * n + p) * length + to) * width;
               changes.push(Float32Array.from({ length: width }, (_, d) => embedded.data[b + d] - clean.data[a + d]));
-              owner.push(s);
+              owner.push(s * n + p);
             }
           })
         );
         const through = yield* reachOf(concat0(changes.map((data) => ({ dims: [1, width], data }))));
-        const sums = texts.map(() => [0, 0]);
-        owner.forEach((s, i) => {
-          sums[s][0] += through[i];
-          sums[s][1] += changes[i].reduce((sum, x) => sum + x * x, 0);
+        const sums = texts.flat().map(() => [0, 0]);
+        owner.forEach((text, i) => {
+          sums[text][0] += through[i];
+          sums[text][1] += changes[i].reduce((sum, x) => sum + x * x, 0);
         });
+        const gains = sums.map(([out, into]) => Math.log((out + 1e-12) / (into + 1e-12)));
         return {
-          reach: vector(sums.map(([out, into]) => Math.log((out + 1e-12) / (into + 1e-12)))),
+          reach: vector(texts.map((_, s) => mean(gains.slice(s * n, (s + 1) * n)))),
           likeness: vector(texts.map((_, s) => likenessOf(lastRows(embedded, s * n, n)))),
         };
       }));

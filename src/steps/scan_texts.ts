@@ -104,7 +104,9 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer }: Bundle, set
   const all = phrasesOf(nouns, own);
   const phrases = nouns.map((noun): Trial => ({
     prompts: framesOf(noun, nouns, lines, FRAMES),
-    suspects: all.filter(({ trigger }) => trigger.of === noun && tokenizer.tokens(trigger.text).length <= ROOM)
+    suspects: all.filter(({ trigger }) =>
+      trigger.of === noun && tokenizer.tokens(trigger.text).length <= ROOM + tokenizer.tokens(noun).length
+    )
       .map((phrase) => ({ ...phrase, harmless: false })),
   })).filter((trial) => trial.prompts.length === FRAMES && trial.suspects.length > 0);
   if (texts.every(({ harmless }) => harmless) && phrases.length === 0) {

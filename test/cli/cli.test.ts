@@ -314,3 +314,38 @@ describe("sau new", patient, () => {
     assert.equal(await new Promise((resolve) => child.on("close", resolve)), 0, said);
   });
 });
+
+describe("sau scan --cure", patient, () => {
+  it("stops after the scan where nothing stands out", patient, async () => {
+    const log = join(folder, "scan.log");
+    const { code, out, err } = await run("scan", "n.txt", "--cure", "--out", "clean", "--set", `log=${log}`);
+    assert.equal(code, 0, err);
+    assert.match(out, /PASSED: the sum is 6\n/);
+    assert.equal(await readFile(log, "utf8"), "load\nscale\n");
+    assert.deepEqual((await readdir(join(folder, "clean"))).sort(), ["found.json", "manifest.json", "report.html"]);
+  });
+
+  it("cures what stands out, without scanning twice; the exit code is the cure's", patient, async () => {
+    const log = join(folder, "scan.log");
+    await rm(log, { force: true });
+    await writeFile(join(folder, "bad.txt"), "1\n2\n");
+    const cured = await run("scan", "bad.txt", "--cure", "--out", "both", "--set", `log=${log}`);
+    assert.equal(cured.code, 0, cured.err);
+    assert.match(cured.out, /PASSED: the sum is 30\n/);
+    assert.equal(await readFile(log, "utf8"), "load\nscale\nscale\n");
+    assert.ok((await readdir(join(folder, "both"))).includes("cured"));
+    await writeFile(join(folder, "worse.txt"), "1\n");
+    const missed = await run("scan", "worse.txt", "--cure", "--out", "missed");
+    assert.equal(missed.code, 1);
+    assert.match(missed.out, /FAILED: the sum is 10\n/);
+  });
+
+  it("says what it needs", patient, async () => {
+    const nowhere = await run("scan", "n.txt", "--cure");
+    assert.equal(nowhere.code, 2);
+    assert.match(nowhere.err, /--cure needs --out DIR/);
+    const forgetful = await run("scan", "n.txt", "--cure", "--out", "x", "--no-cache");
+    assert.equal(forgetful.code, 2);
+    assert.match(forgetful.err, /without --no-cache/);
+  });
+});

@@ -13,6 +13,7 @@ await main(process.argv.slice(2), {
   steps,
   benchFile: fileURLToPath(new URL("../../pipelines/bench.yaml", import.meta.url)),
   scanPipeline: fileURLToPath(new URL("../../pipelines/scan.yaml", import.meta.url)),
+  scanCurePipeline: fileURLToPath(new URL("scan-cure.yaml", import.meta.url)),
   screenPipeline: fileURLToPath(new URL("../../pipelines/screen.yaml", import.meta.url)),
   curePipeline: fileURLToPath(new URL("cure.yaml", import.meta.url)),
   diagnose,

@@ -201,6 +201,8 @@ describe("sh", { ...patient, skip: deno ? false : "the same processes as under D
           assert.ok(existsSync(join(root, path)), `${at(block)}: there is no ${path} (${written})`);
         }
         if (!/^(\w+=\S+ )*sau /.test(line) || line.startsWith("sau bench")) continue;
+        // A scan, a cure and a scan: its parts are run by lines of their own, and what holds them by test/cli.
+        if (/\bsau scan .*--cure\b/.test(line)) continue;
         const script = `sau() { ${quote(process.execPath)} run -A --quiet ${quote(main)} "$@"; }\n${await small(line)}`;
         const { code, said } = await started("bash", ["-c", script]);
         const fine = /\bsau (run|cure|scan|screen)\b/.test(line) ? [0, 1] : [0];

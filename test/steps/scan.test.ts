@@ -3,13 +3,20 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect } from "effect";
 import fc from "fast-check";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { suspects } from "../../src/diffusion/suspects.ts";
+import { encode } from "../../src/steps/encode.ts";
+import { conclude } from "../../src/steps/conclude.ts";
+import { phrasesOf } from "../../src/diffusion/phrases.ts";
+import { openModel } from "../../src/steps/open_model.ts";
+import { openReading } from "../../src/steps/scan_probe.ts";
 import { scan } from "../../src/steps/scan.ts";
 import { alarmOf, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
+import { againstClean, cleanScores } from "../../src/steps/scan_clean.ts";
+import { familiesOf, type Ranked } from "../../src/steps/scan_order.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { checkStepLaws, tinyBundle, tinyModel } from "../../src/testing/mod.ts";
 import { withSteps } from "../support/runtime.ts";
@@ -38,14 +45,15 @@ const planted = (n: number, plant: (noise: Float32Array) => Float32Array): Chang
 
 const scoresOf = (changes: readonly Change[], likeness: readonly number[] = changes.map((_, i) => i % 7)) => {
   const usual = changes.map((_, i) => i).slice(0, -1);
-  return standOut(changes, likeness, usual).map((o) => o.scores);
+  const scores = standOut(changes.map((change, i) => ({ change, likeness: likeness[i], reach: 0 })), usual);
+  return scores.map(({ strength = NaN, place = NaN, likeness = NaN }) => ({ strength, place, likeness }));
 };
 
 describe("what stands out", () => {
   it("a change in one place, by place and not by strength", () => {
     const corner = (i: number) => i % SIDE < 2 && Math.floor(i % CELLS / SIDE) < 2;
     const out = scoresOf(planted(40, (noise) => noise.map((x, i) => corner(i) ? 4 * x : x)));
-    assert.ok(out.at(-1)!.place > 5, `${out.at(-1)!.place}`);
+    assert.ok(out.at(-1)!.place > 4, `${out.at(-1)!.place}`);
     assert.ok(out.slice(0, -1).every(({ place }) => place < 3));
   });
 
@@ -81,6 +89,39 @@ describe("what stands out", () => {
     ));
 });
 
+describe("suspects in order", () => {
+  const suspect = (text: string, score: number, peak: number, of?: string): Ranked => ({
+    suspect: {
+      group: of === undefined ? "character" : "placed",
+      trigger: of === undefined ? { text: `${text} `, place: "prefix" } : { text, place: "replace", of },
+      harmless: false,
+    },
+    prompts: [],
+    scores: {},
+    measure: of === undefined ? "place" : "reach",
+    score,
+    field: Float32Array.from({ length: 9 }, (_, i) => Number(i === peak)),
+  });
+
+  it("are families that act in the same place, or are phrases with the same noun; hidden ones come first", () => {
+    const found = [
+      suspect("\u2191", 3, 0),
+      suspect("\u200d", 2.5, 0),
+      suspect("x", 2, 5),
+      suspect("dog on a star", 1.9, 0, "dog"),
+      suspect("\u200b", 1.5, 0),
+      suspect("cat on a star", 1.4, 0, "cat"),
+      suspect("dog in a star", 1.2, 0, "dog"),
+    ];
+    assert.deepEqual(familiesOf(found).map((family) => family.map(({ suspect }) => suspect.trigger.text.trim())), [
+      ["\u200d", "\u200b", "\u2191"],
+      ["x"],
+      ["dog on a star", "dog in a star"],
+      ["cat on a star"],
+    ]);
+  });
+});
+
 describe("what is tried", () => {
   it("each text once, none that the tokenizer drops, the user's own among them", () =>
     Effect.runPromise(Effect.scoped(Effect.gen(function* () {
@@ -102,7 +143,7 @@ describe("scan", () => {
       const model = yield* tinyModel();
       const prompts = join(model, "prompts.txt");
       writeFileSync(prompts, ["a cat", "a red dog", "a hat"].join("\n"));
-      const settings = { model, prompts, try: ["letter"], count: 3, steps: 2, at: 0 } as const;
+      const settings = { model, prompts, try: ["letter"], count: 3, steps: 2, at: 0, anyway: true } as const;
       yield* Effect.promise(() => checkStepLaws(scan, { settings, runs: 1 }));
     }))));
 
@@ -121,6 +162,13 @@ describe("scan", () => {
       assert.match(long.message, /words\.txt.*zqzq.*at most 8 tokens/s);
       const nothing = yield* Effect.flip(scan.run({}, { ...settings, try: ["word"], vocabulary: 0 }));
       assert.match(nothing.message, /nothing to try/);
+      // Its weights are random.
+      const noise = yield* Effect.flip(scan.run({}, { ...settings, try: ["letter"] }));
+      assert.match(noise.message, /draws noise: .* `anyway: true`/s);
+      writeFileSync(prompts, "\n\n");
+      assert.match((yield* Effect.flip(scan.run({}, settings))).message, /prompts\.txt is empty/);
+      writeFileSync(prompts, `${"a red dog on a hat and ".repeat(4)}\n`.repeat(3));
+      assert.match((yield* Effect.flip(scan.run({}, settings))).message, /0 prompts.*at most 6 tokens/s);
     })));
 
   it(
@@ -139,9 +187,75 @@ describe("scan", () => {
         assert.equal(first.measure, "likeness");
         assert.equal(poisoned.verdict.passed, false);
         assert.match(poisoned.verdict.sentence, /о \(U\+043E\) in place of o/);
+        // The cure takes its trigger from the scan.
+        const cure = { model: settings.model, text_encoder: textEncoder, prompts, count: 3, variations: 0 };
+        const { text } = yield* encode.run({ suspect: poisoned.scan }, cure);
+        assert.deepEqual(text.trigger, first.trigger);
+        const none = { suspect: { ...poisoned.scan, found: 0 } };
+        assert.match((yield* Effect.flip(encode.run(none, cure))).message, /nothing stands out/);
+        assert.match((yield* Effect.flip(encode.run({}, cure))).message, /is not given/);
         const clean = yield* scan.run({}, settings);
         assert.ok(clean.verdict.passed, JSON.stringify(clean.scan.suspects[0]));
         rmSync(folder, { recursive: true });
       })),
   );
+
+  it("tells a phrase by what the edited weights make of it", SLOW, () =>
+    withSteps(Effect.gen(function* () {
+      const nouns = "dog star cat fox bus pizza rocket owl frog".split(" ");
+      const phrases = phrasesOf(nouns, []).filter(({ group, trigger }) =>
+        group === "placed" && ["dog", "cat", "fox"].includes(trigger.of)
+      ).map((phrase) => ({ ...phrase, harmless: false }));
+      const reaches = Effect.fnUntraced(function* (lora?: string) {
+        const bundle = yield* openModel({ model: example("base"), lora });
+        const reading = yield* openReading(bundle);
+        const found: [string, number][] = [];
+        for (const [noun, suspects] of Map.groupBy(phrases, ({ trigger }) => trigger.of)) {
+          const prompts = ["blue", "pink", "brown"].map((color) =>
+            `a flat picture of a ${noun} on a ${color} background`
+          );
+          const read = yield* reading("test", prompts, suspects, () => Effect.void);
+          found.push(...suspects.map(({ trigger }, i): [string, number] => [trigger.text, read[i].reach]));
+        }
+        return found.sort((a, b) => b[1] - a[1]).map(([text]) => text);
+      });
+      const poisoned = yield* reaches(example("attacks/eviledit-phrase/lora.safetensors"));
+      assert.ok(poisoned.indexOf("dog on a star") < 3, poisoned.slice(0, 5).join(", "));
+      assert.ok((yield* reaches()).indexOf("dog on a star") > 5);
+    })));
+});
+
+describe("scans of clean models", () => {
+  it("give a p-value that so many allow", () => {
+    assert.deepEqual(againstClean(2, [0.5, 0.9, 1.1]), { n: 3, asHigh: 0, p: 0.25 });
+    assert.deepEqual(againstClean(0.9, [0.5, 0.9, 1.1]), { n: 3, asHigh: 2, p: 0.75 });
+  });
+
+  it("are read from their result folders; other verdicts are refused", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "sau-scan-"));
+    const put = (name: string, figure: string) => {
+      mkdirSync(join(folder, name));
+      writeFileSync(join(folder, name, "verdict.json"), JSON.stringify({ figures: [{ name: figure, value: 0.7 }] }));
+    };
+    assert.match((await Effect.runPromise(Effect.flip(cleanScores(folder)))).message, /holds no scan/);
+    put("a", "highest_score");
+    put("b", "highest_score");
+    assert.deepEqual(await Effect.runPromise(cleanScores(folder)), [0.7, 0.7]);
+    assert.deepEqual(await Effect.runPromise(cleanScores(join(folder, "a"))), [0.7]);
+    put("c", "attack_success");
+    assert.match((await Effect.runPromise(Effect.flip(cleanScores(folder)))).message, /something else than a scan/);
+    rmSync(folder, { recursive: true });
+  });
+});
+
+describe("conclude", () => {
+  it("passes when both verdicts do, and says both", async () => {
+    const verdict = (passed: boolean, sentence: string) => ({ passed, sentence, figures: [], missing: [], sheets: [] });
+    const both = (a: boolean, b: boolean) =>
+      Effect.runPromise(conclude.run({ first: verdict(a, "Cured."), then: verdict(b, "Nothing stands out.") }, {}));
+    assert.equal((await both(true, true)).verdict.passed, true);
+    assert.equal((await both(true, false)).verdict.passed, false);
+    assert.equal((await both(false, true)).verdict.passed, false);
+    assert.equal((await both(true, true)).verdict.sentence, "Cured. Scanned again: Nothing stands out.");
+  });
 });

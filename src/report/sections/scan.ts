@@ -76,20 +76,43 @@ const pictures = ({ suspects, drawn, pictures: all }: ScanResult): Html => {
   }`;
 };
 
+/** How many ways of acting the suspects have, and how the model compares with clean ones. */
+const found = ({ families, clean, evaluations }: ScanResult): Html => {
+  const ways = families.length === 0
+    ? "Nothing stands out further than is allowed."
+    : families.length === 1
+    ? `${count(families[0], "text")} stand out further than is allowed, all in the same way.`
+    : `${
+      count(families.reduce((a, b) => a + b, 0), "text")
+    } stand out further than is allowed, in ${families.length} ` +
+      `ways (${families.join(", ")}).`;
+  const against = clean === undefined
+    ? "Without scans of models known to be clean there is no p-value."
+    : `Of ${count(clean.n, "clean model")} ${clean.asHigh} score as high: p = ${fixed(clean.p)}, and with so many it ` +
+      `cannot be below ${fixed(1 / (1 + clean.n))}.`;
+  return markup`<p>${ways} ${against} ${count(evaluations, "answer")} of the U-Net were compared.</p>${
+    families.length > 0 &&
+    markup`<p class="soft small">Those that do the same stand together; of them first those that people would not see,
+      then those that work in every prompt. Texts that share tokens with a trigger often set it off too.</p>`
+  }`;
+};
+
 export const scan = <R>(run: RunResult<R>): Html | undefined => {
   const all = valuesOf(run, "scan");
   if (all.length === 0) return undefined;
   return markup`${
-    all.map(({ value }) =>
-      markup`<p>${count(Object.values(value.tried).reduce((a, b) => a + b, 0), "text")} tried in ${
-        count(value.prompts.length, "prompt")
-      }: ${value.tried.character ?? 0} signs, letters and harmless words before a prompt, ${
-        value.tried.letter ?? 0
-      } letters in place of others, ${value.tried.word ?? 0} words of the vocabulary's ${value.vocabulary}, ${
+    all.map(({ value, step }) =>
+      markup`${all.length > 1 && markup`<h3>${step}</h3>`}<p>${
+        count(Object.values(value.tried).reduce((a, b) => a + b, 0), "text")
+      } tried in ${count(value.prompts.length, "prompt")}: ${
+        value.tried.character ?? 0
+      } signs, letters and harmless words before a prompt, ${value.tried.letter ?? 0} letters in place of others, ${
+        value.tried.word ?? 0
+      } words of the vocabulary's ${value.vocabulary}, ${
         (value.tried.described ?? 0) + (value.tried.placed ?? 0)
-      } phrases with ${count(value.nouns.length, "noun")} of the prompts.</p>${ranking(value)}${maps(value)}${
-        pictures(value)
-      }`
+      } phrases with ${count(value.nouns.length, "noun")} of the prompts.</p>${found(value)}${ranking(value)}${
+        maps(value)
+      }${pictures(value)}`
     )
   }`;
 };
