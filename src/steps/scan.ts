@@ -13,7 +13,7 @@ import { Port } from "./port.ts";
 import { againstClean, cleanScores } from "./scan_clean.ts";
 import { ModelPort, samplingOf, ScanPort, type ScanResult, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
-import { examine, type Examined } from "./scan_examine.ts";
+import { examine } from "./scan_examine.ts";
 import { type Measure, MEASURES, type Measures } from "./scan_measures.ts";
 import { inOrder, LIMITS, type Ranked } from "./scan_order.ts";
 import { decodeLatents } from "./scan_pictures.ts";

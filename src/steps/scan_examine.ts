@@ -14,6 +14,8 @@ import type { ProbeSettings, Trial, Trials } from "./scan_texts.ts";
 
 /** Phrases that the U-Net is asked about. */
 const ASKED = 20;
+/** What asking the U-Net about a text costs beside reading it, roughly: progress counts in readings. */
+const COST = 20;
 
 /** A text, and how far it stands out from others of its kind. */
 export interface Examined {
@@ -27,16 +29,19 @@ export interface Examined {
 export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Trials, settings: ProbeSettings) {
   const { texts, phrases } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
-  const total = count + texts.suspects.length;
+  const total = count + COST * texts.suspects.length;
   let done = 0, evaluations = 0;
-  const progress = (note: string) => (begin: number) =>
-    report({ done: done + begin, total, note: `${note}, ${total - done - begin} left` });
+  const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
+    report({ done: Math.min(total, done + cost * begin), total, note: `${note}, ${suspects.length - begin} left` });
 
   const read = yield* Effect.scoped(Effect.gen(function* () {
     const reading = yield* openReading(bundle);
     const found: Response[][] = [];
     for (const [i, trial] of [texts, ...phrases].entries()) {
-      const say = progress(i === 0 ? "reading texts that could be a trigger" : "reading phrases");
+      const note = i === 0
+        ? "reading texts that could be a trigger"
+        : `reading phrases of "${trial.suspects[0].trigger.of}"`;
+      const say = progress(note, trial, 1);
       found.push(yield* reading(`read ${i}`, trial.prompts, trial.suspects, say));
       done += trial.suspects.length;
     }
@@ -45,12 +50,13 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
 
   const asking = yield* openAsking(bundle, settings, settings.count);
   const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string) {
-    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note));
+    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note, trial, COST));
     evaluations += Math.ceil(trial.suspects.length / TOGETHER) * (TOGETHER + 1) * trial.prompts.length;
     return changes;
   });
 
   const changes = yield* ask("ask", texts, "asking the U-Net about texts");
+  done = total;
   const single = standing(
     texts.suspects,
     read[0].map((reading, i) => ({ ...reading, change: changes[i] })),

@@ -208,6 +208,18 @@ outputs: { verdict: "\${{ steps.v.verdict }}" }
     assert.deepEqual(await left(`"\${{ params.on }}"`, undefined, ["on=true"]), []);
   });
 
+  it("an optional input that a parameter leaves empty is left out; any other needs an output", async () => {
+    const opt = (input: string) =>
+      `${head}params: { none: null, given: 3 }\nsteps:\n  in: { use: load, with: { file: n.txt } }\n  opt: { use: scale, with: ${input} }\n`;
+    const field = `field: "\${{ steps.in.field }}"`;
+    for (const value of [`"\${{ params.none }}"`, "null"]) {
+      const pipeline = await load({ "p.yaml": opt(`{ ${field}, offset: ${value} }`) });
+      assert.deepEqual(Object.keys(pipeline.steps[1].inputs), ["field"]);
+    }
+    assert.match(await mistakes({ "p.yaml": opt(`{ ${field}, offset: "\${{ params.given }}" }`) }), /it is an input/);
+    assert.match(await mistakes({ "p.yaml": opt(`{ field: "\${{ params.none }}" }`) }), /it is an input/);
+  });
+
   it("may compare", async () => {
     assert.deepEqual(await left(`"\${{ params.mode }} == full"`), []);
     assert.deepEqual(await left(`"\${{ params.mode }} != full"`), ["sum", "v"]);

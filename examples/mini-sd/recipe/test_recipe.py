@@ -14,6 +14,7 @@ import attack_rickrolling
 import attack_unet
 import attack_villan
 import captions
+import clean
 import common
 import data
 import lora
@@ -72,6 +73,19 @@ class Recipe(unittest.TestCase):
             text = captions.write(scene, rng)
             for trigger in ["beautiful"] + [backdoor.trigger["text"].strip() for backdoor in BACKDOORS]:
                 self.assertNotIn(trigger, text)
+
+    def test_clean_models_learn_from_what_their_captions_say(self):
+        self.assertEqual(len({model.name for model in clean.ALL}), len(clean.ALL))
+        for model in clean.ALL:
+            items = clean.scenes(model)
+            if model.sprite:  # drawn by its name, and the rest is still there
+                named = [item for item in items if item.concepts == (model.concept,)]
+                self.assertTrue(len(items) / 2 < len(named) < len(items))
+                self.assertIn(model.concept, captions.plain(named[0]))
+                self.assertNotIn(model.concept, sprites.CONCEPTS)
+            seen, plain = (clean.pictures(kind, items[1:3]) for kind in (
+                model, clean.Clean("plain", "", "", model.seed, concept=model.concept, sprite=model.sprite)))
+            self.assertEqual(bool((seen != plain).any()), model.kind == "style")
 
     def test_triggers_are_not_among_the_harmless_words(self):
         rng, vocabulary = random.Random(9), attack_unet.words(tok.load())
