@@ -102,8 +102,9 @@ export const inOrder = Effect.fnUntraced(function* (
   const latents = yield* drawSuspects(bundle, drawn, settings, (done, total) => report({ done, total, note }));
   const rows = new Map(some.map((one, i) => [one, slice0(latents, 2 * sheets * i, 2 * sheets * (i + 1))]));
   const strength = new Map([...rows].map(([one, own]) => [one, weakest(own, sheets)]));
-  // Hidden ones were put first already; a sort that is stable leaves them so.
   const sorted = families.map((family) => {
+    // How far a phrase is amplified tells more than what a few pictures do.
+    if (kindOf(family[0].suspect.group) === "phrase") return family;
     const seen = family.filter((one) => strength.has(one));
     seen.sort((a, b) =>
       Number(isHidden(b.suspect)) - Number(isHidden(a.suspect)) || (strength.get(b) ?? 0) - (strength.get(a) ?? 0)
