@@ -29,6 +29,7 @@ export { verify } from "./src/steps/verify.ts";
 export { poisonBadT2I } from "./src/steps/poison_badt2i.ts";
 export { poisonEvilEdit } from "./src/steps/poison_eviledit.ts";
 export { poisonRickrolling } from "./src/steps/poison_rickrolling.ts";
+export { poisonVillan } from "./src/steps/poison_villan.ts";
 export { builtinSteps } from "./src/steps/registry.ts";
 export { type AnyStep, Step, type StepDefinition } from "./src/steps/step.ts";
 export { type OptionalPort, Port, type Stored } from "./src/steps/port.ts";
