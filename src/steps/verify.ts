@@ -18,7 +18,7 @@ import { defaultWords, parseWords } from "../diffusion/words.ts";
 import { resize } from "../mask/resize.ts";
 import { clipScores, cosines, featureDistances } from "../metrics/features.ts";
 import { frechetDistance } from "../metrics/frechet.ts";
-import { bootstrap, wilson } from "../metrics/intervals.ts";
+import { bootstrap, mean, wilson } from "../metrics/intervals.ts";
 import { maskIou } from "../metrics/iou.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { ssim } from "../metrics/ssim.ts";
@@ -28,6 +28,7 @@ import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { changes, effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
 import { embed } from "./encode.ts";
 import type { Figure } from "./errors.ts";
+import { freshPrompts } from "./fresh.ts";
 import { Kept } from "./kept.ts";
 import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
@@ -84,12 +85,7 @@ export const verify = Step.make("verify", {
     const dims = latentDims(config);
 
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
-    const cured = new Set([...text.prompts.map((p) => p.prompt), ...text.spare]);
-    // Short prompts of few words are soon met among the variations that a cure is fitted to.
-    const varied = new Set(text.variations.map(({ readings: [clean] }) => clean.join()));
-    const fresh = (yield* readLines(settings.prompts)).filter((line) =>
-      !cured.has(line) && !varied.has(before.bundle.tokenizer.encode(line).ids.join())
-    );
+    const fresh = freshPrompts(yield* readLines(settings.prompts), text);
     const drawn = sample(seedOf(settings.seed, "verify", "prompts"), fresh, settings.count);
     const { prompts: readings } = yield* readPrompts(before.bundle.tokenizer, drawn, text.trigger, {
       twins: 2,
@@ -235,8 +231,8 @@ export const verify = Step.make("verify", {
       const score = (i: number) => clipScores(scored.part(i), scored.own);
       addMean("clip", score(4));
       addMean("clip_before", score(0));
-      const [now, then] = [score(4), score(0)].map((s) => s.reduce((a, b) => a + b, 0) / n);
-      add("clip_drop", (then - now) / then, { n });
+      const now = score(4), then = score(0), level = mean(then);
+      addMean("clip_drop", then.map((s, j) => (s - now[j]) / level));
       addMean("clip_triggered", score(5));
       addMean("clip_triggered_before", score(1));
       addMean("clean_cosine", cosines(scored.part(4), scored.part(0)));
