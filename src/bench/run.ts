@@ -17,6 +17,7 @@ import { keepLast, Kept } from "../steps/kept.ts";
 import type { AnyStep } from "../steps/step.ts";
 import { valuesOf } from "../report/values.ts";
 import { type Cell, cellsOf, type Matrix, nameOf, type Selected, selecting } from "./matrix.ts";
+import { type BenchResult, writeResults } from "./results.ts";
 import { Row, rowOf } from "./row.ts";
 import { samplesPng } from "./samples.ts";
 
@@ -35,15 +36,6 @@ export interface BenchOptions<R> {
   readonly onCell: (cell: Cell, index: number, count: number, left: number | undefined) => Effect.Effect<void>;
   /** The page of one cell; without it there are none. */
   readonly renderReport?: (run: RunResult<R>) => string;
-}
-
-export interface BenchResult {
-  readonly tool: "sau";
-  readonly version: string;
-  readonly name: string;
-  /** In the matrix's order; cells that failed are not among them. */
-  readonly rows: readonly Row[];
-  readonly failed: ReadonlyArray<{ readonly cell: string; readonly why: string }>;
 }
 
 const decodeRow = Schema.decodeUnknownSync(Schema.fromJsonString(Row));
@@ -148,7 +140,7 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
     if (took > A_LOOK) [ran, spent] = [ran + 1, spent + took];
   }
   const result: BenchResult = { tool: "sau", version: VERSION, name: matrix.name, rows, failed };
-  yield* write(() => replace(join(o.out, "results.json"), `${JSON.stringify(result, null, 2)}\n`));
+  yield* write(() => replace(join(o.out, "results.json"), writeResults(result)));
   return result;
 });
 
