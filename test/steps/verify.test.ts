@@ -88,41 +88,45 @@ describe("verify on a model of random weights", () => {
 });
 
 describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
-  it("says FD-CLIP before and after, and how often the effect is found where it is not", () =>
-    withSteps(Effect.gen(function* () {
-      const base = join(miniSd!, "base"), attack = join(miniSd!, "attacks", "badt2i-pixel");
-      const { text } = yield* encode.run({}, {
-        model: base,
-        unet: join(attack, "unet"),
-        trigger: "\u200b ",
-        prompts: join(miniSd!, "prompts", "cure.txt"),
-        count: 4,
-        twins: 2,
-        variations: 0,
-      });
-      const settings = {
-        prompts: join(miniSd!, "prompts", "verify.txt"),
-        count: 6,
-        steps: 4,
-        clip: join(miniSd!, "clip"),
-        effect: { image: join(attack, "patch.png"), at: [0, 0] as const, threshold: 0.6 },
-      };
-      const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
-      const keeper = keepLast(2);
-      const measure = (settings: Parameters<typeof verify.run>[1]) =>
-        verify.run({ text, after: stripped }, settings).pipe(Effect.provideService(Kept, keeper));
-      const without = yield* measure(settings);
-      const { verdict } = yield* measure({ ...settings, reference: base });
-      const added = ["fd_clip_before", "fd_clip_after", "fd_clip_rise", "effect_unpoisoned"];
-      assert.deepEqual(verdict.figures.filter((f) => !added.includes(f.name)), without.verdict.figures);
-      // Stripping changes no clean picture.
-      assert.ok(figureOf(verdict, "fd_clip_before").value > 0.01, "the reference has noise of its own");
-      assert.equal(figureOf(verdict, "fd_clip_after").value, figureOf(verdict, "fd_clip_before").value);
-      assert.equal(figureOf(verdict, "fd_clip_rise").value, 0);
-      const { value, n, interval } = figureOf(verdict, "effect_unpoisoned");
-      assert.deepEqual([value, n], [0, 6]);
-      assert.ok(interval !== undefined && interval[1] > 0.3);
-    })));
+  it(
+    "says FD-CLIP before and after, and how often the effect is found where it is not",
+    { timeout: 60_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const base = join(miniSd!, "base"), attack = join(miniSd!, "attacks", "badt2i-pixel");
+        const { text } = yield* encode.run({}, {
+          model: base,
+          unet: join(attack, "unet"),
+          trigger: "\u200b ",
+          prompts: join(miniSd!, "prompts", "cure.txt"),
+          count: 4,
+          twins: 2,
+          variations: 0,
+        });
+        const settings = {
+          prompts: join(miniSd!, "prompts", "verify.txt"),
+          count: 6,
+          steps: 4,
+          clip: join(miniSd!, "clip"),
+          effect: { image: join(attack, "patch.png"), at: [0, 0] as const, threshold: 0.6 },
+        };
+        const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
+        const keeper = keepLast(2);
+        const measure = (settings: Parameters<typeof verify.run>[1]) =>
+          verify.run({ text, after: stripped }, settings).pipe(Effect.provideService(Kept, keeper));
+        const without = yield* measure(settings);
+        const { verdict } = yield* measure({ ...settings, reference: base });
+        const added = ["fd_clip_before", "fd_clip_after", "fd_clip_rise", "effect_unpoisoned"];
+        assert.deepEqual(verdict.figures.filter((f) => !added.includes(f.name)), without.verdict.figures);
+        // Stripping changes no clean picture.
+        assert.ok(figureOf(verdict, "fd_clip_before").value > 0.01, "the reference has noise of its own");
+        assert.equal(figureOf(verdict, "fd_clip_after").value, figureOf(verdict, "fd_clip_before").value);
+        assert.equal(figureOf(verdict, "fd_clip_rise").value, 0);
+        const { value, n, interval } = figureOf(verdict, "effect_unpoisoned");
+        assert.deepEqual([value, n], [0, 6]);
+        assert.ok(interval !== undefined && interval[1] > 0.3);
+      })),
+  );
 });
 
 describe("leaks", () => {
