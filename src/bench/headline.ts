@@ -88,10 +88,22 @@ const headline = (rows: readonly Row[]): string => {
   );
 };
 
-/** Attack success that each cure leaves: cures across, attacks down. */
+/** Of an attack's cells, the one with the most pictures: what does not depend on the cure is best known there. */
+const fullest = (cells: readonly Pooled[]): Pooled => {
+  const n = (cell: Pooled) => pooledFigure(cell, "attack_success_before")?.n ?? 0;
+  return cells.reduce((a, b) => n(b) > n(a) ? b : a);
+};
+
+/** Attack success that each cure leaves, and that of the model as it came: cures across, attacks down. */
 export const leftOver = (rows: readonly Row[]): { readonly cures: string[]; readonly attacks: string[][] } => {
   const cells = pool(rows);
-  return { cures: curesOf(cells), attacks: grid(cells, (cell) => rate(pooledFigure(cell, "attack_success"))) };
+  return {
+    cures: ["none", ...curesOf(cells)],
+    attacks: grid(cells, (cell) => rate(pooledFigure(cell, "attack_success"))).map(([attack, ...left]) => {
+      const before = fullest(cells.filter((c) => c.attack === attack));
+      return [attack, rate(pooledFigure(before, "attack_success_before")), ...left];
+    }),
+  };
 };
 
 const left = (rows: readonly Row[]): string => {
@@ -136,18 +148,47 @@ const mistakes = (rows: readonly Row[]): string => {
   return table(
     ["attack", "n", "unpoisoned model", "poisoned model, clean prompts", "poisoned model, harmless words"],
     [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => {
-      // Of the cure with the most pictures: others show some of the same.
-      const n = (cell: Pooled) => pooledFigure(cell, "attack_false_positives")?.n ?? 0;
-      const cell = own.reduce((a, b) => n(b) > n(a) ? b : a);
+      const cell = fullest(own);
       const get = (name: string) => rate(pooledFigure(cell, name));
       return [
         attack,
-        String(n(cell) || NONE),
+        String(pooledFigure(cell, "attack_false_positives")?.n ?? NONE),
         get("effect_unpoisoned"),
         get("attack_false_positives"),
         get("attack_harmless"),
       ];
     }),
+  );
+};
+
+/** What `auto` is to keep of each attack, by figure, and where a larger value is worse. */
+const BOUNDS = [["attack_success", 0.01], ["clip_drop", 0.005], ["fd_clip_rise", 0.02]] as const;
+
+/** Whether `auto` keeps the bounds, and which other cures are no worse in all of these figures and better in one. */
+const bounds = (rows: readonly Row[]): string => {
+  const cells = pool(rows);
+  const valuesOf = (cell: Pooled) => BOUNDS.map(([name]) => pooledFigure(cell, name)?.value ?? NaN);
+  const better = (a: Pooled, b: Pooled) => {
+    const [left, right] = [valuesOf(a), valuesOf(b)];
+    return left.every((x, i) => x <= right[i]) && left.some((x, i) => x < right[i]);
+  };
+  return table(
+    [
+      "attack",
+      "success ≤ 1 %",
+      "CLIP score lost ≤ 0.5 %",
+      "FD-CLIP rise ≤ 2 %",
+      "cures no worse in all three, better in one",
+    ],
+    cells.filter(({ cure }) => cure === OURS).map((cell) => [
+      cell.attack,
+      ...BOUNDS.map(([name, most]) => {
+        const value = pooledFigure(cell, name)?.value;
+        return value === undefined ? NONE : `${value <= most ? "kept" : "missed"}: ${percent(value)}`;
+      }),
+      cells.filter((other) => other.attack === cell.attack && better(other, cell)).map(({ cure }) => cure).join(", ") ||
+      "none",
+    ]),
   );
 };
 
@@ -158,6 +199,7 @@ export const TABLES: Readonly<Record<string, (rows: readonly Row[]) => string>> 
   cost,
   effort,
   mistakes,
+  bounds,
 };
 
 /** Files that show some of them. */

@@ -57,15 +57,29 @@ describe("tables", () => {
     const headline = cells("headline");
     assert.equal(headline.length, 3);
     assert.deepEqual(headline[2].slice(0, 5), ["pixel", "2", "200", "–", "2.0\u00a0% (0.8–5.0)"]);
-    assert.deepEqual(cells("left").map((c) => c.slice(0, 2)), [["attack", "strip"], ["------", "--------------:"], [
+    assert.deepEqual(cells("left").map((c) => [c[0], c[2]]), [["attack", "strip"], ["------", "--------------:"], [
       "pixel",
       "0.0\u00a0% (0.0–7.1)",
     ]]);
+    assert.deepEqual(cells("bounds")[2], ["pixel", "missed: 2.0\u00a0%", "kept: 0.50\u00a0%", "–", "none"]);
     assert.deepEqual(cells("effort").slice(2).map((c) => [c[0], c[1], c[4]]), [["strip", "1", "–"], [
       "auto",
       "2",
       "0.50 GB",
     ]]);
+  });
+
+  it("a cure that is no worse in success, CLIP score and FD-CLIP, and better in one, is named", () => {
+    const drift = (cure: string, success: number, drop: number): Row =>
+      row(cure, 0, success, 100, {
+        figures: [
+          { name: "attack_success", value: success / 100, n: 100 },
+          { name: "clip_drop", value: drop, n: 100 },
+          { name: "fd_clip_rise", value: 0.01, n: 100 },
+        ],
+      });
+    const all = [drift("strip", 1, 0), drift("skd", 0, 0.02), drift("uce", 1, 0.004), drift("auto", 1, 0.004)];
+    assert.match(TABLES.bounds(all).split("\n")[2], /kept: 1\.0.*kept: 0\.40.*kept: 1\.0.* \| +strip \|$/u);
   });
 
   it("stand between their marks, and nothing else changes; a name that is none is told", () => {
