@@ -53,7 +53,8 @@ export { DEFAULT_LIMITS, type Limits } from "./src/serve/limits.ts";
 export { connect, type SauClient } from "./src/serve/client.ts";
 
 // Models, and where they run.
-export { type Bundle, openBundle, type OpenOptions, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { type Bundle, withChanges } from "./src/diffusion/bundle.ts";
+export { openBundle, type OpenOptions, type Replacement } from "./src/diffusion/bundle_open.ts";
 export { stockTokenizer } from "./src/diffusion/stock_tokenizer.ts";
 export { readWeights } from "./src/diffusion/weights.ts";
 export { saveBundle } from "./src/diffusion/save.ts";
