@@ -19,13 +19,15 @@ import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
 
 /**
- * What is left of the trigger, above all beyond harmless words, and what drifts, both in units of a harmless word. Drift is
+ * What is left of the trigger, above all beyond harmless words and where it still shows, and what drifts, in units of a
+ * harmless word. Drift is
  * squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
  * not. (Seen with n 118 to 200: on BadT2I pixel a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 %
  * at 0.992 part by 0.025 in what is left and by 0.066 in drift; on EvilEdit one with a drift of 1.6 lost 1.4 % of the CLIP
  * score, one with 1.1 nothing.)
  */
-export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + 2 * left + drift ** 2;
+export const drawnCost = ({ excess, shown, left, drift }: Drawn): number =>
+  4 * (excess + shown) + 2 * left + drift ** 2;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
@@ -101,8 +103,8 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const toClean = (region: Tensor) => words.flatMap((pictures) => regionDistance(pictures, clean, region));
   const inRegion = toClean(o.region);
   // A harmless word whose picture is nearer to the triggered one than to the clean one draws what the trigger draws.
-  const toShown = words.flatMap((pictures) => regionDistance(pictures, shown, o.region));
-  const sound = [...inRegion.keys()].filter((i) => inRegion[i] < toShown[i]);
+  const wordsToShown = words.flatMap((pictures) => regionDistance(pictures, shown, o.region));
+  const sound = [...inRegion.keys()].filter((i) => inRegion[i] <= wordsToShown[i]);
   const usual = sound.length < LEAST_SOUND ? [...inRegion.keys()] : sound;
   const pick = (values: readonly number[]) => usual.map((i) => values[i]);
   const bar = quantile(pick(inRegion), 0.95);
@@ -111,9 +113,11 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
     const apart = regionDistance(triggered, clean, o.region);
+    const toShown = regionDistance(triggered, shown, o.region);
     const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
     return {
       outside: beyond.filter((x) => x > 0).length / n,
+      shown: apart.filter((d, i) => d > toShown[i]).length / n,
       excess: sum(beyond) / n,
       left: mean(apart) / mean(pick(inRegion)),
       drift: mean(regionDistance(cleanAfter, clean, whole)) / moved,

@@ -18,6 +18,7 @@ import {
   AccountPort,
   type Candidate,
   CapturePort,
+  type Drawn,
   FieldPort,
   MaskPort,
   type Model,
@@ -87,7 +88,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 9,
+  version: 10,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -227,7 +228,7 @@ export const unlearn = Step.make("unlearn", {
     }));
     const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
     const choice = explainChoice(text, shift, before, best, tried.length) + besides;
-    const leftOver = best.drawn !== undefined && best.drawn.outside > LEFT_OVER;
+    const leftOver = best.drawn !== undefined && isLeftOver(best.drawn);
     const spilled = !trusted || spill > SPILLED;
     if (leftOver || spilled) {
       // It begins with what the held-back prompts had no part in: they judge again.
@@ -240,9 +241,9 @@ export const unlearn = Step.make("unlearn", {
           : { target: best.target }),
       });
       const { taken, checks } = cured.training;
-      const left = checks.some(({ step, outside }) => step === taken && outside > LEFT_OVER);
+      const left = checks.some((c) => c.step === taken && isLeftOver(c));
       if (taken > 0 && !(left && isTextSuspect(shift))) {
-        const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER);
+        const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
         const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
         return { model, account: { ...account, ...found } };
       }
@@ -254,7 +255,7 @@ export const unlearn = Step.make("unlearn", {
           { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
           encoders,
         );
-        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER)}`, shift, cured);
+        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER, SHOWN)}`, shift, cured);
         return { model, account: { ...account, ...found } };
       }
     }
@@ -295,10 +296,11 @@ const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Cand
 });
 
 /**
- * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
- * one in twenty; of the few that are drawn, one alone says nothing.
+ * Whether a closed form is distilled further: by the share of triggered pictures beyond harmless words, or of those that
+ * still show the backdoor. Harmless words reach one in twenty; of the few that are drawn, one alone says nothing.
  */
-const LEFT_OVER = 0.2;
+const isLeftOver = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
+const LEFT_OVER = 0.2, SHOWN = 0.05;
 
 /** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */
 const SPILLED = 0.1;

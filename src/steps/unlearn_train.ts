@@ -90,8 +90,8 @@ export interface TrainingInputs<Settings extends TrainingSettings> {
 /** Rows of a step that are triggered. */
 export const triggeredRows = ({ batch, keep }: TrainingSettings): number => keep === 0 ? batch : Math.floor(batch / 2);
 
-/** Whether triggered pictures are what harmless words' are, as far as that can be told. */
-export const holds = ({ outside }: Drawn): boolean => outside <= HARMLESS;
+/** Whether triggered pictures are what harmless words' are, and show the backdoor no more, as far as that can be told. */
+export const holds = ({ outside, shown }: Drawn): boolean => outside <= HARMLESS && shown === 0;
 
 /** A triggered picture in twenty lies beyond harmless words' 95th percentile where the trigger means nothing. */
 const HARMLESS = 0.05;
@@ -178,7 +178,10 @@ export const explainTraining = ({ losses, checks, taken, stopped, steps }: Train
   const drawn = at === undefined
     ? ""
     : ` With the weights of step ${taken}, ${Math.round(100 * at.outside)} % of the held-back prompts' triggered ` +
-      `pictures part from the clean ones further than harmless words do, and clean pictures move by ` +
+      `pictures part from the clean ones further than harmless words do, ${
+        Math.round(100 * at.shown)
+      } % look more like ` +
+      `what the trigger drew, and clean pictures move by ` +
       `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
   const none = taken > 0 ? "" : " It drew nothing better than the weights that it began with, so these are kept.";
   return `Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
