@@ -11,7 +11,7 @@ import { networkKeys } from "../diffusion/networks.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { weightInput } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
+import { judge, type Judgement, spreadOf, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { drawnCost, openDrawing, regionOf } from "./drawing.ts";
@@ -82,7 +82,7 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
     );
   const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
-  const finalists = finalistsOf(predicted.candidates);
+  const finalists = spreadOf(predicted.candidates, DRAWN);
   const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
@@ -90,19 +90,6 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
   return { candidates, best, before: predicted.before, spill } satisfies SearchResult;
 });
-
-/** The best trade-offs, spread over all of them; where these are few, the best of the rest as well. */
-const finalistsOf = (candidates: readonly Judged[], wanted = DRAWN): Judged[] => {
-  const front = pareto(candidates);
-  if (front.length === 0 || wanted <= 0) return [];
-  if (front.length <= wanted) {
-    return [...front, ...finalistsOf(candidates.filter((c) => !front.includes(c)), wanted - front.length)];
-  }
-  return Array.from(
-    { length: wanted },
-    (_, i) => front[Math.round((i * (front.length - 1)) / Math.max(1, wanted - 1))],
-  );
-};
 
 type Feeds = Readonly<Record<string, Tensor>>;
 
