@@ -95,6 +95,13 @@ export const holds = ({ outside, shown }: Drawn): boolean => outside <= HARMLESS
 
 /** A triggered picture in twenty lies beyond harmless words' 95th percentile where the trigger means nothing. */
 const HARMLESS = 0.05;
+/**
+ * Whether weights are to be preferred to earlier ones: what holds to what does not, since a trade of the one against the
+ * other would keep a backdoor for the sake of pictures that change as it goes; then what costs no more.
+ */
+const isBetter = (drawn: Drawn, than: Drawn | undefined): boolean =>
+  than === undefined || (holds(drawn) === holds(than) ? drawnCost(drawn) <= drawnCost(than) : holds(drawn));
+
 /** Checks in a row that must hold: a single one is a matter of few pictures. */
 const IN_A_ROW = 2;
 
@@ -134,10 +141,10 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
   const losses: number[] = [];
   const checks: (Drawn & { readonly step: number })[] = begin === undefined ? [] : [{ step: 0, ...begin }];
-  let best: { readonly weights: Weights; readonly cost: number; readonly step: number } = {
+  let best: { readonly weights: Weights; readonly drawn?: Drawn; readonly step: number } = {
     weights: trainer.start,
-    cost: begin === undefined ? Infinity : drawnCost(begin),
     step: 0,
+    ...(begin === undefined ? {} : { drawn: begin }),
   };
   let holding = 0;
   for (let step = 1; step <= steps && holding < IN_A_ROW; step++) {
@@ -152,10 +159,9 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     const drawn = yield* judged.draw(weights);
     checks.push({ step, ...drawn });
     holding = judged.trusted && holds(drawn) ? holding + 1 : 0;
-    const cost = drawnCost(drawn);
-    if (!judged.trusted || cost <= best.cost) best = { weights, cost, step };
+    if (!judged.trusted || isBetter(drawn, best.drawn)) best = { weights, drawn, step };
   }
-  if (judged === undefined) best = { weights: yield* trainer.read(), cost: 0, step: steps };
+  if (judged === undefined) best = { weights: yield* trainer.read(), step: steps };
   yield* report({ done: steps, total: steps });
   const account: TrainingAccount = {
     losses,
