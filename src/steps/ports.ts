@@ -1,6 +1,7 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, bundleParts, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, bundleParts, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { openBundle } from "../diffusion/bundle_open.ts";
 import { saveCuredLora } from "../diffusion/lora_cure.ts";
 import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";

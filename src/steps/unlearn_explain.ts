@@ -33,6 +33,12 @@ export const explainChoice = (
 export const explainDistilled = (limit: number): string =>
   `That is more than ${100 * limit} %, so the U-Net was distilled from there on.`;
 
+/** The same where harmless words set the backdoor off as well. `spill`: the share of their pictures that do. */
+export const explainSpilled = (spill: number): string =>
+  `${
+    Math.round(100 * spill)
+  } % of harmless words' pictures draw what the trigger draws, so the U-Net was distilled from there on, ${PAST}.`;
+
 /** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
 export const explainSuspect = (limit: number): string =>
   `That is more than ${
@@ -41,10 +47,13 @@ export const explainSuspect = (limit: number): string =>
   "encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: with " +
   "another text encoder its share of the backdoor is back.";
 
+const PAST =
+  "towards what it answers to the prompts without the trigger and some way past that, since their answers may lean towards " +
+  "the trigger's as well";
+
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
-  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger and some way past that, " +
-  "since their answers may lean towards the trigger's as well.";
+  `the U-Net was distilled from there on, ${PAST}.`;
 
 /** What a closed form leaves alone in SDXL. */
 export const POOLED =

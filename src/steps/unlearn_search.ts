@@ -26,7 +26,7 @@ const MU = 1e-4;
 /** Candidates that are drawn with. */
 const DRAWN = 4;
 /** Triggered pictures of each, at least. */
-const PICTURES = 18;
+const PICTURES = 24;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -50,6 +50,8 @@ export interface SearchResult {
   readonly best: Judged;
   /** The trigger's effect on the model as it came, over a harmless word's. */
   readonly before: number;
+  /** Share of harmless words' pictures that draw what the trigger draws. */
+  readonly spill: number;
 }
 
 export interface SearchInputs {
@@ -81,12 +83,12 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
   const finalists = finalistsOf(predicted.candidates);
-  const drawn = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
+  const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
   const final = [...known.values()];
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
-  return { candidates, best, before: predicted.before } satisfies SearchResult;
+  return { candidates, best, before: predicted.before, spill } satisfies SearchResult;
 });
 
 /** The best trade-offs, spread over all of them; where these are few, the best of the rest as well. */
@@ -153,7 +155,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   const { text, field, held, steps, scheduler, guidance, seed } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
-    const judgeDrawn = yield* openDrawing({
+    const { judge, spill } = yield* openDrawing({
       bundle: text.model.bundle,
       texts: text,
       held: repeated(held, PICTURES),
@@ -167,7 +169,8 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       original,
       onDraw: (round) => report({ done: finalists.length + 1 + round, total, note: "drawing with the best ones" }),
     });
-    return yield* Effect.forEach(finalists, (weights) => judgeDrawn({ weights }));
+    const drawn = yield* Effect.forEach(finalists, (weights) => judge({ weights }));
+    return { drawn, spill };
   }));
 });
 

@@ -54,15 +54,15 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
 });
 
-/** Settings of a run that is judged on the way; every so many steps by default. */
-export const checkFields = (every: number) => ({
+/** Settings of a run that is judged on the way; every so many steps and by so many pictures by default. */
+export const checkFields = (every: number, pictures: number) => ({
   check: defaulted(
     Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
     every,
   ),
   pictures: defaulted(
     Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
-    12,
+    pictures,
   ),
 });
 

@@ -7,7 +7,7 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
 import { decode } from "fast-png";
-import { openBundle } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { openScorer } from "../../src/diffusion/scorer.ts";
 import { openScoringModel } from "../../src/diffusion/scoring.ts";
 import { patchCorrelation } from "../../src/metrics/correlation.ts";
