@@ -2,9 +2,10 @@
 
     python bench/peers/compare.py --uce FOLDER [--eviledit FOLDER] [--attack NAME ...] [--count 100] [--out out/peers]
 
-Writes results.json in --out and prints a table. Every model draws the same fresh prompts from the same noise in PyTorch. sau's
-seconds are of its steps that read the prompts and change the weights; the peer's are of its function, which reads the prompts,
-solves and saves. Opening models is in neither. Both run on the CPU, one after the other.
+Writes results.json in --out and prints a table. Every model draws the same fresh prompts from the same noise in PyTorch. The
+peer's seconds are of its function, which reads the prompts, solves and saves, in a pipeline that is open already. sau's are of its
+two steps that do so; the first of them also opens the model, looks at every byte of it and makes a session, so the second, which
+changes the weights, is told apart. Both run on the CPU, one after the other.
 """
 
 import argparse
@@ -165,11 +166,11 @@ def main() -> None:
 
         before = measure(poisoned, name, facts, texts)
         cured, weights, seconds = cure_by_uce(args.uce, poisoned, text, use, here / "peer")
-        models = [("none", poisoned, None, None), ("UCE, its own code", cured, seconds, None)]
+        models = [("none", poisoned, [], None), ("UCE, its own code", cured, [seconds], None)]
         for cure, run in ours.items():
             model = UNet2DConditionModel.from_pretrained(run["unet"]).float()
             apart = difference(weights, model, poisoned) if cure == "uce" else None
-            models.append((f"sau {cure}", model, run["seconds"]["text"] + run["seconds"]["cure"], apart))
+            models.append((f"sau {cure}", model, [run["seconds"]["text"], run["seconds"]["cure"]], apart))
         for cure, model, seconds, apart in models:
             figures = before if model is poisoned else measure(model, name, facts, texts, before["pictures"])
             low, high = wilson(figures["shown"], figures["n"])
@@ -178,7 +179,7 @@ def main() -> None:
                          "apart_from_peer": apart})
             row = rows[-1]
             print(f"{name:24} {cure:20} {row['success']:6.1%} ({low:.1%} to {high:.1%}) of {row['n']}, CLIP {row['clip']:.3f}, "
-                  f"cosine {row['cosine']:.3f}" + ("" if seconds is None else f", {seconds:.2f} s")
+                  f"cosine {row['cosine']:.3f}" + "".join(f", {s:.2f} s" for s in seconds)
                   + ("" if apart is None else f", weights {apart:.1e} of the change apart from the peer's"), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
