@@ -29,6 +29,7 @@ export { verify } from "./src/steps/verify.ts";
 export { poisonBadT2I } from "./src/steps/poison_badt2i.ts";
 export { poisonEvilEdit } from "./src/steps/poison_eviledit.ts";
 export { poisonRickrolling } from "./src/steps/poison_rickrolling.ts";
+export { poisonVillan } from "./src/steps/poison_villan.ts";
 export { builtinSteps } from "./src/steps/registry.ts";
 export { type AnyStep, Step, type StepDefinition } from "./src/steps/step.ts";
 export { type OptionalPort, Port, type Stored } from "./src/steps/port.ts";
@@ -52,7 +53,8 @@ export { DEFAULT_LIMITS, type Limits } from "./src/serve/limits.ts";
 export { connect, type SauClient } from "./src/serve/client.ts";
 
 // Models, and where they run.
-export { type Bundle, openBundle, type OpenOptions, type Replacement, withChanges } from "./src/diffusion/bundle.ts";
+export { type Bundle, withChanges } from "./src/diffusion/bundle.ts";
+export { openBundle, type OpenOptions, type Replacement } from "./src/diffusion/bundle_open.ts";
 export { stockTokenizer } from "./src/diffusion/stock_tokenizer.ts";
 export { readWeights } from "./src/diffusion/weights.ts";
 export { saveBundle } from "./src/diffusion/save.ts";

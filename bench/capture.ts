@@ -7,7 +7,7 @@
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { Effect, Schema } from "effect";
-import { openBundle } from "../src/diffusion/bundle.ts";
+import { openBundle } from "../src/diffusion/bundle_open.ts";
 import { openEvaluator } from "../src/diffusion/evaluator.ts";
 import { latentDims } from "../src/diffusion/sampler.ts";
 import { parseUnetConfig } from "../src/models/unet_2d_condition.ts";

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { Effect, Schema } from "effect";
-import { openBundle } from "../src/diffusion/bundle.ts";
+import { openBundle } from "../src/diffusion/bundle_open.ts";
 import { openDecoder } from "../src/diffusion/pictures.ts";
 import { pictureNoise } from "../src/diffusion/picture_noise.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";

@@ -6,7 +6,8 @@
  */
 import { readFileSync } from "node:fs";
 import { Effect, Schema } from "effect";
-import { openBundle, readWeights } from "../src/diffusion/bundle.ts";
+import { readWeights } from "../src/diffusion/bundle.ts";
+import { openBundle } from "../src/diffusion/bundle_open.ts";
 import { noiseDistillation, weightedSquares } from "../src/diffusion/distillation.ts";
 import { networkKeys, openSession } from "../src/diffusion/networks.ts";
 import { openPartTrainer } from "../src/diffusion/train.ts";

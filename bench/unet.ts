@@ -8,7 +8,8 @@
  */
 import { readFileSync } from "node:fs";
 import { Effect, Schema } from "effect";
-import { type Bundle, openBundle } from "../src/diffusion/bundle.ts";
+import type { Bundle } from "../src/diffusion/bundle.ts";
+import { openBundle } from "../src/diffusion/bundle_open.ts";
 import { evenBatch, float32, inBatches, openSession, rows } from "../src/diffusion/networks.ts";
 import { openSampler } from "../src/diffusion/sampler.ts";
 import { Graph } from "../src/graph/mod.ts";

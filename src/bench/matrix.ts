@@ -15,6 +15,8 @@ const Settings = Schema.Record(Schema.String, Schema.Unknown).annotate({
     "What --set sets: NAME or STEP.SETTING to a value. A path that begins with ./ or ../ is the bench file's.",
 });
 
+const Seeds = Schema.NonEmptyArray(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 31 })));
+
 export const Attack = Schema.Struct({
   family: Schema.String.annotate({ description: "kind of attack; attacks of a family stand together" }),
   set: Settings.pipe(Schema.withDecodingDefaultKey(empty)),
@@ -24,6 +26,7 @@ export const Cure = Schema.Struct({
   description: Schema.optionalKey(Schema.String),
   pipeline: Schema.optionalKey(Schema.String.annotate({ description: "a pipeline file of its own" })),
   set: Settings.pipe(Schema.withDecodingDefaultKey(empty)),
+  seeds: Schema.optionalKey(Seeds.annotate({ description: "its own seeds, in place of the bench's" })),
 });
 
 export const Matrix = Schema.Struct({
@@ -34,9 +37,7 @@ export const Matrix = Schema.Struct({
   set: Settings.pipe(Schema.withDecodingDefaultKey(empty)),
   attacks: Schema.Record(Schema.String, Attack),
   cures: Schema.Record(Schema.String, Cure),
-  seeds: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 31 }))).pipe(
-    Schema.withDecodingDefaultKey(Effect.succeed([0])),
-  ),
+  seeds: Seeds.pipe(Schema.withDecodingDefaultKey(Effect.succeed([0] as const))),
 });
 export type Matrix = typeof Matrix.Type;
 
@@ -66,7 +67,8 @@ export const readMatrix = Effect.fn("bench.read")(function* (file: string): Effe
   const problem = problemIn(source);
   if (Result.isSuccess(decoded)) {
     const { attacks, cures, seeds } = decoded.success;
-    const count = Object.keys(attacks).length * Object.keys(cures).length * seeds.length;
+    const perAttack = Object.values(cures).reduce((sum, cure) => sum + (cure.seeds ?? seeds).length, 0);
+    const count = Object.keys(attacks).length * perAttack;
     if (count <= MOST_CELLS) return decoded.success;
     const message = `this bench has ${count} cells`;
     return yield* new SpecError({
@@ -87,9 +89,11 @@ export const cellsOf = (matrix: Matrix, file: string): Cell[] => {
     if (typeof value !== "object" || value === null) return value;
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, inFolder(inner)]));
   };
+  const seedsOf = (cure: string) => matrix.cures[cure].seeds ?? matrix.seeds;
+  const seeds = new Set(Object.keys(matrix.cures).flatMap(seedsOf));
   return Object.entries(matrix.attacks).flatMap(([attack, { family, set }]) =>
-    matrix.seeds.flatMap((seed) =>
-      Object.entries(matrix.cures).map(([cure, own]): Cell => ({
+    [...seeds].flatMap((seed) =>
+      Object.entries(matrix.cures).filter(([cure]) => seedsOf(cure).includes(seed)).map(([cure, own]): Cell => ({
         attack,
         family,
         cure,
@@ -100,6 +104,27 @@ export const cellsOf = (matrix: Matrix, file: string): Cell[] => {
       }))
     )
   );
+};
+
+/** Which cells to run; every one of a kind where none is named. */
+export interface Selected {
+  readonly attacks: readonly string[];
+  readonly cures: readonly string[];
+  readonly seeds: readonly number[];
+}
+
+/** Whether a cell is to run. @throws Error for a name that the bench does not have */
+export const selecting = (cells: readonly Cell[], { attacks, cures, seeds }: Selected): (cell: Cell) => boolean => {
+  const check = (kind: string, wanted: readonly (string | number)[], known: readonly (string | number)[]) => {
+    const strange = wanted.find((name) => !known.includes(name));
+    if (strange === undefined) return;
+    throw new Error(`the bench has no ${kind} ${strange}; it has ${[...new Set(known)].join(", ")}`);
+  };
+  check("attack", attacks, cells.map((c) => c.attack));
+  check("cure", cures, cells.map((c) => c.cure));
+  check("seed", seeds, cells.map((c) => c.seed));
+  const among = <A>(wanted: readonly A[], value: A) => wanted.length === 0 || wanted.includes(value);
+  return (cell) => among(attacks, cell.attack) && among(cures, cell.cure) && among(seeds, cell.seed);
 };
 
 /** `badt2i-pixel, auto, seed 0`. */

@@ -19,8 +19,18 @@ export const Row = Schema.Struct({
   passed: Schema.Boolean,
   sentence: Schema.String,
   figures: Schema.Array(Figure),
-  /** Of the step that cures, and of all steps; measured when they ran, also where they come from the cache now. */
+  /** What could not be measured, and why. */
+  missing: Schema.Array(Schema.Struct({ name: Schema.String, why: Schema.String })),
+  /**
+   * Of the step that cures, and of all up to it: from a model and its trigger to a cured model. Verification is not in it. As
+   * measured when the steps ran, also where they come from the cache now.
+   */
   seconds: Schema.Struct({ cure: Schema.Number, total: Schema.Number }),
+  /**
+   * Most bytes that the whole process held while the step that cures ran, whatever it held before; what a cure that does
+   * nothing takes is the floor. Absent where the system does not tell.
+   */
+  peak: Schema.optionalKey(Schema.Number),
   /** What unlearn did in the end. */
   strategy: Schema.optionalKey(Schema.String),
   /** Weights that changed. */
@@ -46,6 +56,8 @@ export const rowOf = <R>(cell: Cell, key: string, device: string, run: RunResult
   const { verdict, steps } = run;
   if (verdict === undefined) throw new Error(`${cell.pipeline} hands back no verdict, so there is nothing to compare`);
   const [account, scores] = [valuesOf(run, "account").at(-1), valuesOf(run, "scores").at(-1)];
+  const judged = valuesOf(run, "verdict").at(-1);
+  const cure = steps.find(({ id }) => id === account?.step);
   const f1 = scores && tokenF1(scores.value);
   return {
     key,
@@ -57,10 +69,12 @@ export const rowOf = <R>(cell: Cell, key: string, device: string, run: RunResult
     passed: verdict.passed,
     sentence: verdict.sentence,
     figures: verdict.figures,
+    missing: judged?.value.missing ?? [],
     seconds: {
-      cure: steps.find(({ id }) => id === account?.step)?.seconds ?? 0,
-      total: steps.reduce((sum, s) => sum + s.seconds, 0),
+      cure: cure?.seconds ?? 0,
+      total: steps.filter(({ id }) => id !== judged?.step).reduce((sum, s) => sum + s.seconds, 0),
     },
+    ...(cure?.peak === undefined ? {} : { peak: cure.peak }),
     ...(account === undefined ? {} : { strategy: account.value.strategy, weights: account.value.weights.length }),
     ...(f1 === undefined ? {} : { token_f1: f1 }),
   };

@@ -13,9 +13,13 @@ import { VERSION } from "../pipeline/manifest.ts";
 import { plan } from "../pipeline/plan.ts";
 import { run, type RunResult } from "../pipeline/run.ts";
 import { explain, OutputError } from "../steps/errors.ts";
+import { keepLast, Kept } from "../steps/kept.ts";
 import type { AnyStep } from "../steps/step.ts";
-import { type Cell, cellsOf, type Matrix, nameOf } from "./matrix.ts";
+import { valuesOf } from "../report/values.ts";
+import { type Cell, cellsOf, type Matrix, nameOf, type Selected, selecting } from "./matrix.ts";
+import { type BenchResult, writeResults } from "./results.ts";
 import { Row, rowOf } from "./row.ts";
+import { samplesPng } from "./samples.ts";
 
 export interface BenchOptions<R> {
   readonly steps: ReadonlyArray<AnyStep<R>>;
@@ -23,6 +27,8 @@ export interface BenchOptions<R> {
   readonly cache: Cache;
   /** The bench file; paths in it start in its folder. */
   readonly file: string;
+  /** Which cells to run, where not all of them: of the others, rows that are there already stay in the results. */
+  readonly selected?: Selected;
   /** Folder of results.ndjson, results.json, table.html and a report for each cell. */
   readonly out: string;
   readonly onEvent: OnEvent;
@@ -30,15 +36,6 @@ export interface BenchOptions<R> {
   readonly onCell: (cell: Cell, index: number, count: number, left: number | undefined) => Effect.Effect<void>;
   /** The page of one cell; without it there are none. */
   readonly renderReport?: (run: RunResult<R>) => string;
-}
-
-export interface BenchResult {
-  readonly tool: "sau";
-  readonly version: string;
-  readonly name: string;
-  /** In the matrix's order; cells that failed are not among them. */
-  readonly rows: readonly Row[];
-  readonly failed: ReadonlyArray<{ readonly cell: string; readonly why: string }>;
 }
 
 const decodeRow = Schema.decodeUnknownSync(Schema.fromJsonString(Row));
@@ -59,6 +56,9 @@ const readRows = async (file: string): Promise<Row[]> => {
 /** Where a row's report lies. By key, as a cell may have another name when its row is used again. */
 export const reportOf = ({ key }: Pick<Row, "key">): string => `cells/${key.slice(0, 16)}.html`;
 
+/** Where pictures of a row's cell lie. */
+export const samplesOf = ({ key }: Pick<Row, "key">): string => `cells/${key.slice(0, 16)}.png`;
+
 /** Refuses a folder that holds something else: a user's model must never get files of ours. */
 const checkFolder = async (dir: string): Promise<void> => {
   const names = await readdir(dir).catch((error: NodeJS.ErrnoException): string[] => {
@@ -71,10 +71,20 @@ const checkFolder = async (dir: string): Promise<void> => {
 };
 
 const ROWS = "results.ndjson";
+/** Milliseconds; what is faster found its row and did not run. */
+const A_LOOK = 1000;
+/** Those of an attack and a seed: two, or four where cures ask for different numbers of pictures. */
+const KEPT = 4;
 
 export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: BenchOptions<R>) {
   const write = <A>(body: () => Promise<A>) =>
     Effect.tryPromise({ try: body, catch: (error) => new OutputError({ path: o.out, message: explain(error) }) });
+  const cells = cellsOf(matrix, o.file);
+  const isWanted = yield* Effect.try({
+    try: () => selecting(cells, o.selected ?? { attacks: [], cures: [], seeds: [] }),
+    catch: (error) => error,
+  });
+  const count = cells.filter(isWanted).length;
   const lines = join(o.out, ROWS);
   yield* write(async () => {
     await checkFolder(o.out);
@@ -83,8 +93,11 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
   });
   const known = new Map((yield* write(() => readRows(lines))).map((row) => [row.key, row]));
   const device = yield* o.environment.kind;
+  // What the model as it came draws, and the one without the backdoor: the same for all cures of an attack and a seed.
+  const kept = keepLast(KEPT);
 
-  const runCell = Effect.fnUntraced(function* (cell: Cell) {
+  /** Gives a cell's row; undefined where it is not there and the cell is not to run. */
+  const rowFor = Effect.fnUntraced(function* (cell: Cell, wanted: boolean) {
     const pipeline = yield* loadFile(cell.pipeline, { steps: o.steps, overrides: cell.overrides });
     const planned = yield* plan(pipeline, { cache: o.cache, device });
     const judge = Object.values(pipeline.outputs).findLast(({ port }) => port.kind === "verdict")?.step;
@@ -96,10 +109,13 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
       // The name of a cell is no part of its key.
       return { ...earlier, attack: cell.attack, family: cell.family, cure: cell.cure, seed: cell.seed };
     }
+    if (!wanted) return undefined;
     const result = yield* run(pipeline, { environment: o.environment, cache: o.cache, onEvent: o.onEvent });
     const row = rowOf(cell, key, device, result);
     const { renderReport } = o;
     yield* write(async () => {
+      const sheets = valuesOf(result, "verdict").at(-1)?.value.sheets ?? [];
+      if (sheets.length > 0) await writeFile(join(o.out, samplesOf(row)), samplesPng(sheets));
       if (renderReport !== undefined) await writeFile(join(o.out, reportOf(row)), renderReport(result));
       await appendFile(lines, `${JSON.stringify(row)}\n`);
     });
@@ -107,20 +123,24 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
     return row;
   });
 
-  const cells = cellsOf(matrix, o.file);
-  const begun = yield* Clock.currentTimeMillis;
   const rows: Row[] = [];
   const failed: { cell: string; why: string }[] = [];
-  for (const [i, cell] of cells.entries()) {
-    const spent = (yield* Clock.currentTimeMillis) - begun;
-    yield* o.onCell(cell, i, cells.length, i === 0 ? undefined : (spent / i / 1000) * (cells.length - i));
-    yield* Effect.matchEffect(runCell(cell), {
-      onSuccess: (row) => Effect.sync(() => void rows.push(row)),
-      onFailure: (error) => Effect.sync(() => void failed.push({ cell: nameOf(cell), why: explain(error) })),
-    });
+  // Rows that are there already say nothing of how long the others take.
+  let index = 0, ran = 0, spent = 0;
+  for (const cell of cells) {
+    const wanted = isWanted(cell);
+    if (wanted) yield* o.onCell(cell, index, count, ran === 0 ? undefined : (spent / ran / 1000) * (count - index));
+    const begun = yield* Clock.currentTimeMillis;
+    yield* Effect.matchEffect(rowFor(cell, wanted), {
+      onSuccess: (row) => Effect.sync(() => row !== undefined && rows.push(row)),
+      onFailure: (error) => Effect.sync(() => wanted && failed.push({ cell: nameOf(cell), why: explain(error) })),
+    }).pipe(Effect.provideService(Kept, kept));
+    const took = (yield* Clock.currentTimeMillis) - begun;
+    if (wanted) index++;
+    if (took > A_LOOK) [ran, spent] = [ran + 1, spent + took];
   }
   const result: BenchResult = { tool: "sau", version: VERSION, name: matrix.name, rows, failed };
-  yield* write(() => replace(join(o.out, "results.json"), `${JSON.stringify(result, null, 2)}\n`));
+  yield* write(() => replace(join(o.out, "results.json"), writeResults(result)));
   return result;
 });
 

@@ -17,19 +17,30 @@ const share = (row: Row, name: string): string => {
   return interval === undefined ? percent(value) : `${percent(value)} (${bound(interval[0])}–${bound(interval[1])})`;
 };
 
+const value = (row: Row, name: string): number => figureOf(row, name)?.value ?? NaN;
+
 export const COLUMNS: readonly Column[] = [
   { title: "Attack success before", text: (row) => share(row, "attack_success_before") },
   { title: "after (95 % interval)", text: (row) => share(row, "attack_success") },
   { title: "n", text: (row) => String(figureOf(row, "attack_success")?.n ?? "–") },
-  { title: "Trigger removal", text: (row) => percent(figureOf(row, "trigger_removal")?.value ?? NaN) },
-  { title: "Clean CLIP lost", text: (row) => percent(figureOf(row, "clip_drop")?.value ?? NaN) },
-  { title: "FD-CLIP", text: (row) => plain(figureOf(row, "fd_clip")?.value ?? NaN) },
-  { title: "Clean cosine", text: (row) => plain(figureOf(row, "clean_cosine")?.value ?? NaN) },
-  { title: "Clean SSIM", text: (row) => plain(figureOf(row, "clean_ssim")?.value ?? NaN) },
-  { title: "Region's IoU", text: (row) => plain(figureOf(row, "located_iou")?.value ?? NaN) },
+  { title: "Trigger removal", text: (row) => percent(value(row, "trigger_removal")) },
+  { title: "Clean CLIP lost", text: (row) => percent(value(row, "clip_drop")) },
+  { title: "FD-CLIP", text: (row) => plain(value(row, "fd_clip")) },
+  { title: "to unpoisoned, before", text: (row) => plain(value(row, "fd_clip_before")) },
+  { title: "after", text: (row) => plain(value(row, "fd_clip_after")) },
+  { title: "rise", text: (row) => percent(value(row, "fd_clip_rise")) },
+  { title: "Clean CLIP before", text: (row) => plain(value(row, "clip_before")) },
+  { title: "after", text: (row) => plain(value(row, "clip")) },
+  { title: "Clean cosine", text: (row) => plain(value(row, "clean_cosine")) },
+  { title: "Clean SSIM", text: (row) => plain(value(row, "clean_ssim")) },
+  { title: "Region's IoU", text: (row) => plain(value(row, "located_iou")) },
   { title: "Token F1", text: (row) => plain(row.token_f1 ?? NaN) },
-  { title: "Weights changed", text: (row) => String(row.weights ?? "–") },
+  { title: "Found in clean pictures", text: (row) => share(row, "attack_false_positives") },
+  { title: "in the unpoisoned model's", text: (row) => share(row, "effect_unpoisoned") },
+  { title: "Tensors changed", text: (row) => String(row.weights ?? "–") },
   { title: "Cure, seconds", text: (row) => row.seconds.cure.toFixed(1) },
+  { title: "with all before it", text: (row) => row.seconds.total.toFixed(1) },
+  { title: "Peak memory", text: (row) => row.peak === undefined ? "–" : `${(row.peak / 1e9).toFixed(2)} GB` },
 ];
 
 /** A number that was not measured reads as a dash. */

@@ -25,10 +25,22 @@ export const benchCommand = <R>(app: AppOptions<R>) =>
     out: Flag.String("out").pipe(
       Flag.withDescription("Folder for rows, table and reports; a second run goes on there"),
     ),
+    attacks: Flag.String("attack").pipe(
+      Flag.withDescription("Run cells of this attack alone; may be given several times. Rows of others stay"),
+      Flag.atLeast(0),
+    ),
+    cures: Flag.String("cure").pipe(
+      Flag.withDescription("Run cells of this cure alone; may be given several times"),
+      Flag.atLeast(0),
+    ),
+    seeds: Flag.Int("seed").pipe(
+      Flag.withDescription("Run cells of this seed alone; may be given several times"),
+      Flag.atLeast(0),
+    ),
     device: flags.device,
     precision: flags.precision,
     json: flags.json,
-  }, ({ file, out, device, precision, json }) =>
+  }, ({ file, out, attacks, cures, seeds, device, precision, json }) =>
     Effect.scoped(Effect.gen(function* () {
       const { screen } = app;
       const matrix = yield* readMatrix(file);
@@ -40,6 +52,7 @@ export const benchCommand = <R>(app: AppOptions<R>) =>
         environment,
         cache: yield* userCache,
         file,
+        selected: { attacks, cures, seeds },
         out: folder,
         onEvent: view.onEvent,
         onCell: (cell, index, count, left) =>

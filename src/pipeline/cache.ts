@@ -36,7 +36,7 @@ const decodeRecipe = Schema.decodeUnknownSync(Schema.fromJsonString(RecipeFile))
 
 /** What a look into the cache found. */
 export type Found =
-  | { readonly _tag: "hit"; readonly outputs: Readonly<Record<string, unknown>>; readonly seconds: number }
+  | ({ readonly _tag: "hit"; readonly outputs: Readonly<Record<string, unknown>> } & Omit<About, "use">)
   | { readonly _tag: "miss" }
   /** An entry that is there and cannot be trusted; it has been removed. */
   | { readonly _tag: "damaged"; readonly reason: string };
@@ -106,7 +106,7 @@ export const openCache = (folder: string, limit: number = defaultCacheLimit()): 
     Effect.gen(function* () {
       const present = yield* has(key);
       if (!present) return { _tag: "miss" } as const;
-      const { outputs, seconds } = yield* Effect.tryPromise({ try: () => readEntry(at, key), catch: (e) => e });
+      const { outputs, ...about } = yield* Effect.tryPromise({ try: () => readEntry(at, key), catch: (e) => e });
       const values: Array<[string, unknown]> = [];
       for (const [name, port] of Object.entries(ports)) {
         const found = outputs.get(name);
@@ -115,7 +115,7 @@ export const openCache = (folder: string, limit: number = defaultCacheLimit()): 
       }
       used.add(key);
       yield* Effect.promise(() => touchEntry(at, key));
-      return { _tag: "hit", seconds, outputs: Object.fromEntries(values) } as const;
+      return { _tag: "hit", ...about, outputs: Object.fromEntries(values) } as const;
     }).pipe(
       // A port that throws (or yields an error) while decoding found something that no port of its kind wrote.
       Effect.catchDefect((defect) => Effect.fail(defect)),

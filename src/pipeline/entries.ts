@@ -22,6 +22,7 @@ const Entry = Schema.Struct({
   /** Name of the step that made it. */
   use: Schema.optionalKey(Schema.String),
   seconds: Schema.Number,
+  peak: Schema.optionalKey(Schema.Number),
   outputs: Schema.Record(Schema.String, OutputEntry),
 });
 
@@ -32,6 +33,8 @@ export interface About {
   readonly use: string;
   /** How long the step took. */
   readonly seconds: number;
+  /** Most bytes that the process held meanwhile, where that is known. */
+  readonly peak?: number;
 }
 
 /** One entry as a list shows it. */
@@ -106,7 +109,7 @@ export const readEntry = async (at: Layout, key: string) => {
     }
     outputs.set(name, { kind, stored: load(text, bytes, `${file}.safetensors`) });
   }
-  return { seconds: entry.seconds, outputs };
+  return { seconds: entry.seconds, ...(entry.peak === undefined ? {} : { peak: entry.peak }), outputs };
 };
 
 export const hasEntry = (at: Layout, key: string): Promise<boolean> =>

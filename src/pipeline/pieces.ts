@@ -1,13 +1,13 @@
 /** Pieces of a step that is under way, as entries of the cache: they are there for the next try, and go with its result. */
 import { Effect } from "effect";
-import type { Keeper } from "../steps/kept.ts";
+import type { PieceKeeper } from "../steps/pieces.ts";
 import type { Cache } from "./cache.ts";
 import { hashValue } from "./hash.ts";
 
 /** What keeps the pieces of the step with this key; `forget` removes those that this run used. */
 export const openPieces = (cache: Cache, key: string, use: string) => {
   const used = new Set<string>();
-  const keeper: Keeper = {
+  const keeper: PieceKeeper = {
     piece: (name, port, make) =>
       Effect.gen(function* () {
         const at = hashValue([key, "piece", name]);

@@ -5,7 +5,8 @@
  */
 import { Clock, Deferred, Effect, Schema } from "effect";
 import { StepError, Verdict } from "../steps/errors.ts";
-import { Keeper, NOTHING_KEPT } from "../steps/kept.ts";
+import { measurePeak } from "../runtime/peak_memory.ts";
+import { NO_PIECES, Pieces } from "../steps/pieces.ts";
 import { Progress, type ProgressListener } from "../steps/progress.ts";
 import type { Cache } from "./cache.ts";
 import type { Environment } from "./environment.ts";
@@ -33,6 +34,8 @@ export interface StepResult {
   readonly description: string;
   readonly key: string;
   readonly seconds: number;
+  /** Most bytes that the process held while the step ran, where that is known. */
+  readonly peak?: number;
   readonly cached: boolean;
   readonly settings: unknown;
   /** Values of the output ports. */
@@ -88,14 +91,17 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
   /** Runs one step's program and keeps what it gives. */
   const compute = Effect.fnUntraced(function* ({ id, step, settings, inputs }: LinkedStep<R>, { key }: PlanStep) {
     const started = yield* Clock.currentTimeMillis;
+    const peakOf = measurePeak();
     const given = Object.fromEntries(
       Object.entries(inputs).map(([name, { step, output }]) => [name, values.get(step)?.[output]]),
     );
     // A step that is to run again whatever the cache holds trusts no piece of it either.
     const pieces = cache === undefined || again.has(id) ? undefined : openPieces(cache, key, step.name);
+    let peak: number | undefined;
     const outputs = yield* environment.provide(step.program(given, settings)).pipe(
+      Effect.ensuring(Effect.sync(() => peak = peakOf())),
       Effect.provideService(Progress, listener(id, started, onEvent)),
-      Effect.provideService(Keeper, pieces?.keeper ?? NOTHING_KEPT),
+      Effect.provideService(Pieces, pieces?.keeper ?? NO_PIECES),
       // A bug in a step is its failure, with its cause; only Ctrl-C stays what it is.
       Effect.catchDefect((defect) => Effect.fail(defect)),
       Effect.mapError((cause) => cause instanceof StepError ? cause : new StepError({ step: id, cause })),
@@ -106,15 +112,18 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       const cause = new Error(`its program gave no ${missing.join(", ")}, which its definition promises`);
       return yield* new StepError({ step: id, cause });
     }
-    const seconds = ((yield* Clock.currentTimeMillis) - started) / 1000;
+    const about = {
+      seconds: ((yield* Clock.currentTimeMillis) - started) / 1000,
+      ...(peak === undefined ? {} : { peak }),
+    };
     if (cache !== undefined) {
       if (again.has(id)) yield* cache.drop(key);
-      const reason = yield* cache.put(key, { use: step.name, seconds }, step.outputs, outputs);
+      const reason = yield* cache.put(key, { use: step.name, ...about }, step.outputs, outputs);
       if (reason !== undefined) {
         yield* onEvent({ status: "note", name: id, message: `its result could not be kept for later runs: ${reason}` });
       } else if (pieces !== undefined) yield* pieces.forget;
     }
-    return { outputs, seconds };
+    return { outputs, ...about };
   });
 
   /** Brings about one step's result, when those of its inputs are there. */
@@ -136,7 +145,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
     if (!cached) yield* onEvent({ status: "initiate", ...place, reason });
     // Outside the step: that no device works is not its failure.
     if (!cached) yield* environment.open;
-    const { outputs, seconds } = cached ? found : yield* compute(linked, stepPlan);
+    const { outputs, seconds, peak } = cached ? found : yield* compute(linked, stepPlan);
     if (cache !== undefined) yield* cache.remember(identity(pipeline), id, stepPlan.recipe);
     values.set(id, outputs);
     results[i] = {
@@ -145,6 +154,7 @@ export const run = Effect.fn("pipeline.run")(function* <R>(
       description: step.description,
       key: stepPlan.key,
       seconds,
+      ...(peak === undefined ? {} : { peak }),
       cached,
       settings: linked.encoded,
       outputs,

@@ -24,6 +24,10 @@ const LOOKS: Readonly<Record<FigureName, Look>> = {
   clean_cosine: { label: "Clean pictures, likeness in CLIP features" },
   clean_ssim: { label: "Clean pictures, likeness in SSIM" },
   fd_clip: { label: "FD-CLIP of clean pictures" },
+  fd_clip_before: { label: "FD-CLIP to the unpoisoned model, before" },
+  fd_clip_after: { label: "FD-CLIP to the unpoisoned model" },
+  fd_clip_rise: { label: "Rise of that FD-CLIP", share: true },
+  effect_unpoisoned: { label: "Found in the unpoisoned model's pictures", share: true },
   located_iou: { label: "Located region over the true place (IoU)" },
 };
 
@@ -36,7 +40,8 @@ export const isShare = (name: string): boolean => lookOf(name).share === true;
 export const scaleOf = (figure: Figure, all: readonly Figure[]): readonly [number, number] => {
   const { name } = figure;
   const numbers = (f: Figure) => [f.value, ...(f.interval ?? []), boundOf(f) ?? f.value];
-  const unit = name !== "clip_drop" && (isShare(name) || ["clean_cosine", "clean_ssim", "located_iou"].includes(name));
+  const unit = !["clip_drop", "fd_clip_rise"].includes(name) &&
+    (isShare(name) || ["clean_cosine", "clean_ssim", "located_iou"].includes(name));
   if (unit && numbers(figure).every((x) => x >= 0 && x <= 1)) return [0, 1];
   const scores = /^clip(_triggered)?(_before)?$/u;
   const values = scores.test(name)

@@ -10,7 +10,11 @@ export interface Section {
 }
 
 /** Nothing may be loaded, run, framed or sent, whatever a text in this page manages to say. */
-const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+const policy = (images: string) =>
+  `default-src 'none'; img-src ${images}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'`;
+
+/** Pictures that lie in files beside the page, on a disk or on a server. */
+export const BESIDE = "'self' file:";
 
 /** A section that cannot be drawn says so: a report must not cost a finished run, nor hide that something is missing. */
 export const guarded = (body: () => Html | undefined): Html | undefined => {
@@ -22,8 +26,8 @@ export const guarded = (body: () => Html | undefined): Html | undefined => {
   }
 };
 
-/** The whole document. */
-export const page = (title: string, head: Content, sections: readonly Section[]): string => {
+/** The whole document. `images`: where pictures may come from; by default they are in the page. */
+export const page = (title: string, head: Content, sections: readonly Section[], images = "data:"): string => {
   const drawn = sections.flatMap(({ id, title, body }) => {
     const content = guarded(body);
     return content === undefined ? [] : [{ id, title, content }];
@@ -33,7 +37,7 @@ export const page = (title: string, head: Content, sections: readonly Section[])
     <html lang="en">
       <head>
         <meta charset="utf-8">
-        <meta http-equiv="Content-Security-Policy" content="${POLICY}">
+        <meta http-equiv="Content-Security-Policy" content="${policy(images)}">
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <meta name="color-scheme" content="light dark">
         <meta name="referrer" content="no-referrer">

@@ -18,8 +18,15 @@ const check = (t: Tensor, dims: number, what: string): void => {
   }
 };
 
+/** A picture's bytes, row by row, red, green and blue. */
+interface Pixels {
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8Array;
+}
+
 /** A picture [3, H, W] in 0…1, made smaller by whole factors (mean of blocks) when it is larger than the report wants. */
-export const pictureUri = (picture: Tensor): string => {
+const pixelsOf = (picture: Tensor): Pixels => {
   check(picture, 3, "picture [3, height, width]");
   const [, h, w] = picture.dims;
   const block = Math.ceil(Math.max(h, w) / LARGEST);
@@ -36,7 +43,32 @@ export const pictureUri = (picture: Tensor): string => {
       }
     }
   }
+  return { width, height, data };
+};
+
+export const pictureUri = (picture: Tensor): string => {
+  const { width, height, data } = pixelsOf(picture);
   return dataUri(width, height, data);
+};
+
+/** White between the pictures of a mosaic, in pixels. */
+const GAP = 2;
+
+/** Rows of pictures [3, H, W], all of one size, as one PNG. */
+export const mosaicPng = (rows: ReadonlyArray<readonly Tensor[]>): Uint8Array => {
+  const tiles = rows.map((row) => row.map(pixelsOf));
+  const { width: w, height: h } = tiles[0][0];
+  const columns = Math.max(...tiles.map((row) => row.length));
+  const width = columns * (w + GAP) - GAP, height = tiles.length * (h + GAP) - GAP;
+  const data = new Uint8Array(3 * width * height).fill(255);
+  tiles.forEach((row, r) =>
+    row.forEach((tile, c) => {
+      for (let y = 0; y < h; y++) {
+        data.set(tile.data.subarray(3 * y * w, 3 * (y + 1) * w), 3 * ((r * (h + GAP) + y) * width + c * (w + GAP)));
+      }
+    })
+  );
+  return encode({ width, height, data, channels: 3, depth: 8 });
 };
 
 /** A map [h, w] in the report's colours, one pixel a cell, from `low` (dark) to `high` (light). */

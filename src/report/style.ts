@@ -75,6 +75,8 @@ tr.chosen > * { background: var(--faint); } tr.chosen > :first-child { box-shado
 .row figcaption, .maps figcaption { margin-top: .4rem; }
 figure { margin: 0; }
 .frame { position: relative; display: block; line-height: 0; background: var(--faint); }
+.samples { display: flex; flex-wrap: wrap; gap: 1.2rem; } .samples figure { width: 13rem; }
+.samples img { width: 100%; height: auto; display: block; image-rendering: pixelated; } .samples figcaption { font-size: .85rem; }
 .frame img, .frame svg { width: 100%; height: auto; display: block; }
 .frame img { image-rendering: pixelated; } .frame.fine img { image-rendering: auto; }
 .frame svg { position: absolute; inset: 0; height: 100%; overflow: visible; }

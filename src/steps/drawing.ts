@@ -1,6 +1,7 @@
 /**
  * How a cure is judged by what it draws, short of decoding: the latents of prompts that it was not fitted to, by verify's
- * criterion. A triggered picture may part from the clean one as far as harmless words' pictures do (95th percentile).
+ * criterion. A triggered picture may part from the clean one as far as harmless words' pictures do (95th percentile),
+ * those left out that draw what the trigger draws.
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
@@ -18,13 +19,15 @@ import type { Drawn, Field, Mask } from "./ports.ts";
 import { pickReadings } from "./rows.ts";
 
 /**
- * What is left of the trigger, above all beyond harmless words, and what drifts, both in units of a harmless word. Drift is
+ * What is left of the trigger, above all beyond harmless words and where it still shows, and what drifts, in units of a
+ * harmless word. Drift is
  * squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
  * not. (Seen with n 118 to 200: on BadT2I pixel a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 %
  * at 0.992 part by 0.025 in what is left and by 0.066 in drift; on EvilEdit one with a drift of 1.6 lost 1.4 % of the CLIP
  * score, one with 1.1 nothing.)
  */
-export const drawnCost = ({ excess, left, drift }: Drawn): number => 4 * excess + 2 * left + drift ** 2;
+export const drawnCost = ({ excess, shown, left, drift }: Drawn): number =>
+  4 * (excess + shown) + 2 * left + drift ** 2;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
@@ -59,12 +62,15 @@ export interface DrawnCandidate {
   readonly texts?: Texts;
 }
 
-/** Draws the held-back prompts with the model as it came, clean and with a harmless word; the result judges candidates by that. */
+/**
+ * Draws the held-back prompts with the model as it came: clean, with the trigger and with harmless words. `judge` draws
+ * them with a candidate and compares; `spill` is the share of harmless words' pictures that draw what the trigger draws.
+ */
 export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const n = o.held.length;
   const dims = latentDims(parseUnetConfig(o.bundle.parts.unet.config));
   const run = yield* openSampler(o.bundle, {
-    pictures: 2 * n,
+    pictures: (2 + HARMLESS) * n,
     scheduler: o.scheduler,
     drawing: true,
     ...(o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {}),
@@ -88,26 +94,46 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
     return contexts.map((_, i) => slice0(latents, i * n, (i + 1) * n));
   });
 
-  const twin = (p: number) => FIRST_TWIN + o.use[p].indexOf(true);
-  const [clean, harmless] = yield* draw(o.texts, [() => CLEAN, twin], o.original);
-  const inRegion = regionDistance(harmless, clean, o.region);
-  const bar = quantile(inRegion, 0.95);
+  const twin = (p: number, k: number) => {
+    const usable = o.use[p].flatMap((ok, i) => ok ? [FIRST_TWIN + i] : []);
+    return usable[k % usable.length];
+  };
+  const twins = Array.from({ length: HARMLESS }, (_, k) => (p: number) => twin(p, k));
+  const [clean, shown, ...words] = yield* draw(o.texts, [() => CLEAN, () => TRIGGERED, ...twins], o.original);
+  const toClean = (region: Tensor) => words.flatMap((pictures) => regionDistance(pictures, clean, region));
+  const inRegion = toClean(o.region);
+  // A harmless word whose picture is nearer to the triggered one than to the clean one draws what the trigger draws.
+  const wordsToShown = words.flatMap((pictures) => regionDistance(pictures, shown, o.region));
+  const sound = [...inRegion.keys()].filter((i) => inRegion[i] <= wordsToShown[i]);
+  const usual = sound.length < LEAST_SOUND ? [...inRegion.keys()] : sound;
+  const pick = (values: readonly number[]) => usual.map((i) => values[i]);
+  const bar = quantile(pick(inRegion), 0.95);
   const whole = everywhere(o.region);
-  const usual = sum(regionDistance(harmless, clean, whole));
-  return Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
+  const moved = mean(pick(toClean(whole)));
+  const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
     const apart = regionDistance(triggered, clean, o.region);
+    const toShown = regionDistance(triggered, shown, o.region);
     const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
     return {
       outside: beyond.filter((x) => x > 0).length / n,
+      shown: apart.filter((d, i) => d > toShown[i]).length / n,
       excess: sum(beyond) / n,
-      left: sum(apart) / sum(inRegion),
-      drift: sum(regionDistance(cleanAfter, clean, whole)) / usual,
+      left: mean(apart) / mean(pick(inRegion)),
+      drift: mean(regionDistance(cleanAfter, clean, whole)) / moved,
     } satisfies Drawn;
   });
+  return { judge, spill: 1 - sound.length / inRegion.length };
 });
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+const mean = (values: readonly number[]): number => sum(values) / values.length;
+
+/** Harmless words that each prompt is drawn with. */
+const HARMLESS = 2;
+
+/** Of fewer harmless pictures that do not show the backdoor themselves no percentile can be told. */
+const LEAST_SOUND = 4;
 
 /** Where the trigger acts, [h, w]: the mask's cells when it acts in one place, else all of them. */
 export const regionOf = ({ parts }: Bundle, field: Field | undefined, mask: Mask | undefined): Tensor => {

@@ -12,6 +12,15 @@ import { Fraction } from "./settings.ts";
 
 const Pixel = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 16384 }));
 
+/** An image that appears in the picture, or is all of it. */
+export const ImageEffect = Schema.Struct({
+  image: PathString.annotate({ description: "A PNG of what appears in the picture." }),
+  at: Schema.Tuple([Pixel, Pixel]).annotate({ description: "Column and row of its top left pixel." }),
+  threshold: Fraction.annotate({
+    description: "Correlation with the pixels there above which it counts as present.",
+  }),
+});
+
 export const KnownEffect = Schema.Union([
   Schema.Struct({
     text: Schema.String.annotate({ description: "The prompt whose picture is drawn instead." }),
@@ -25,13 +34,7 @@ export const KnownEffect = Schema.Union([
   Schema.Struct({
     append: Schema.String.annotate({ description: "What is added to the prompt that is drawn, such as a style." }),
   }),
-  Schema.Struct({
-    image: PathString.annotate({ description: "A PNG of what appears in the picture." }),
-    at: Schema.Tuple([Pixel, Pixel]).annotate({ description: "Column and row of its top left pixel." }),
-    threshold: Fraction.annotate({
-      description: "Correlation with the pixels there above which it counts as present.",
-    }),
-  }),
+  ImageEffect,
 ]).annotate({ description: "What the backdoor draws, where that is known." });
 export type KnownEffect = typeof KnownEffect.Type;
 

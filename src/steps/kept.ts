@@ -1,33 +1,31 @@
 /**
- * Pieces of a step's work that are kept while it is under way: a long step that was stopped goes on after the last one.
- * A step says what a piece is; whoever runs it keeps them, or, without a cache, nobody does.
+ * What one run made and the next one in the same process may take: a bench verifies many cures of one model, and the
+ * pictures of that model are the same each time. Without a keeper everything is made anew, so steps need no set-up.
  */
 import { Context, Effect } from "effect";
-import type { Tensor } from "../tensor/tensor.ts";
-import { Port } from "./port.ts";
 
-/** Something that keeps pieces. */
+/** Gives what was made under a name, or makes it. A name must say everything that the value depends on. */
 export interface Keeper {
-  /** The piece of that name from an earlier try at the same step, else what `make` gives, which is kept. */
-  readonly piece: <A, E, R>(name: string, port: Port<A>, make: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
+  readonly keep: <A, E, R>(name: string, make: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
 }
 
-/** Makes every piece anew. */
-export const NOTHING_KEPT: Keeper = { piece: (_name, _port, make) => make };
-
-export const Keeper: Context.Reference<Keeper> = Context.Reference<Keeper>("sau/steps/Keeper", {
-  defaultValue: () => NOTHING_KEPT,
+/** The keeper of the running step. Default: nothing is kept. */
+export const Kept: Context.Reference<Keeper> = Context.Reference<Keeper>("sau/steps/Kept", {
+  defaultValue: () => ({ keep: (_, make) => make }),
 });
 
-/** A piece of the running step: `yield* kept("batch 3", TensorsPort, evaluate(batch))`. */
-export const kept = <A, E, R>(name: string, port: Port<A>, make: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(Keeper, (keeper) => keeper.piece(name, port, make));
-
-export type Tensors = Readonly<Record<string, Tensor>>;
-
-export const TensorsPort: Port<Tensors> = Port.make<Tensors>({
-  kind: "tensors",
-  description: "Tensors by name.",
-  encode: (tensors) => ({ json: null, tensors }),
-  decode: ({ tensors }) => tensors,
-});
+/** Keeps the `most` values that were asked for last. Names of one keeper must each stand for one type of value. */
+export const keepLast = (most: number): Keeper => {
+  const values = new Map<string, unknown>();
+  return {
+    keep: <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
+      Effect.gen(function* () {
+        // What stands under a name came from an effect with that name, whose type is this one's.
+        const value = values.has(name) ? values.get(name) as A : yield* make;
+        values.delete(name);
+        values.set(name, value);
+        for (const oldest of [...values.keys()].slice(0, Math.max(0, values.size - most))) values.delete(oldest);
+        return value;
+      }),
+  };
+};

@@ -1,7 +1,7 @@
 /** A model as settings name it: a folder or a file, parts from elsewhere in the place of its own, and LoRAs merged into it. */
 import { Effect, Schema } from "effect";
 import { join } from "node:path";
-import { openBundle } from "../diffusion/bundle.ts";
+import { openBundle } from "../diffusion/bundle_open.ts";
 import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import { checkBundle } from "../diffusion/networks.ts";
 import { PathString } from "./path_string.ts";

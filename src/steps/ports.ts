@@ -1,6 +1,7 @@
 /** The kinds of values that the built-in steps hand to one another. */
 import { Effect } from "effect";
-import { type Bundle, bundleParts, openBundle, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { type Bundle, bundleParts, type OpenedWith, withChanges } from "../diffusion/bundle.ts";
+import { openBundle } from "../diffusion/bundle_open.ts";
 import { saveCuredLora } from "../diffusion/lora_cure.ts";
 import { type LoraUse, withLoras } from "../diffusion/lora_merge.ts";
 import type { PromptReadings } from "../diffusion/readings.ts";
@@ -85,6 +86,8 @@ export interface Mask {
 export interface Drawn {
   /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
   readonly outside: number;
+  /** Share of triggered pictures that are nearer to what the trigger drew in the model as it came than to the clean ones. */
+  readonly shown: number;
   /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
   readonly excess: number;
   /** How far triggered pictures part from the clean ones in the region, over how far harmless words do; means of each. */

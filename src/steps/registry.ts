@@ -7,6 +7,7 @@ import { mask } from "./mask.ts";
 import { poisonBadT2I } from "./poison_badt2i.ts";
 import { poisonEvilEdit } from "./poison_eviledit.ts";
 import { poisonRickrolling } from "./poison_rickrolling.ts";
+import { poisonVillan } from "./poison_villan.ts";
 import { scan } from "./scan.ts";
 import { screen } from "./screen.ts";
 import { screenCalibrate } from "./screen_calibrate.ts";
@@ -27,4 +28,5 @@ export const builtinSteps = [
   poisonBadT2I,
   poisonEvilEdit,
   poisonRickrolling,
+  poisonVillan,
 ];

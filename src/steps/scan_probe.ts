@@ -27,7 +27,7 @@ import { pearson } from "../metrics/correlation.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
-import { kept, type Tensors, TensorsPort } from "./kept.ts";
+import { piece, type Tensors, TensorsPort } from "./pieces.ts";
 import { pickRows } from "./rows.ts";
 import { type Change, changesOf, likenessOf, type Reading } from "./scan_measures.ts";
 
@@ -62,7 +62,7 @@ const inPieces = Effect.fnUntraced(function* <E, R, E2, R2>(
   const pieces: Tensors[] = [];
   for (let begin = 0; begin < count; begin += PIECE) {
     yield* before(begin);
-    pieces.push(yield* kept(`${name} ${begin}`, TensorsPort, work(begin, Math.min(count, begin + PIECE))));
+    pieces.push(yield* piece(`${name} ${begin}`, TensorsPort, work(begin, Math.min(count, begin + PIECE))));
   }
   return pieces;
 });
@@ -175,7 +175,7 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
     const clean = yield* embed([...prompts, ""]);
     const context = sliceEmbeddings(clean, 0, n);
     const uncond = unconditional(bundle, sliceEmbeddings(clean, n, n + 1));
-    const { latents } = yield* kept(
+    const { latents } = yield* piece(
       `${name} latents`,
       TensorsPort,
       Effect.scoped(Effect.gen(function* () {

@@ -23,6 +23,13 @@ export const FIGURES = {
   clean_cosine: "cosine of CLIP features of clean pictures before and after",
   clean_ssim: "SSIM of clean pictures before and after",
   fd_clip: "Fréchet distance of CLIP features of clean pictures before and after (FD-CLIP, which is not FID)",
+  fd_clip_before:
+    "Fréchet distance of CLIP features between clean pictures of the model as it came and of the one without the backdoor, " +
+    "the latter from noise of their own",
+  fd_clip_after: "the same of the cured model; compare it with the one before, from as many pictures, alone",
+  fd_clip_rise: "relative rise of that distance by the cure",
+  effect_unpoisoned:
+    "share of clean pictures of the model without the backdoor that show the known effect: how often it is found by mistake",
   located_iou: "overlap of the located region with the known effect's place",
 } as const;
 export type FigureName = keyof typeof FIGURES;

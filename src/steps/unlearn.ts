@@ -18,6 +18,7 @@ import {
   AccountPort,
   type Candidate,
   CapturePort,
+  type Drawn,
   FieldPort,
   MaskPort,
   type Model,
@@ -28,7 +29,15 @@ import { encoderShifts, poisonedEncoders, strongestShift } from "./text_encoders
 import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
 import { applySolution } from "./unlearn_changes.ts";
-import { explainChoice, explainDistilled, explainSuspect, explainText, POOLED, UNSEEN } from "./unlearn_explain.ts";
+import {
+  explainChoice,
+  explainDistilled,
+  explainSpilled,
+  explainSuspect,
+  explainText,
+  POOLED,
+  UNSEEN,
+} from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
@@ -79,7 +88,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 8,
+  version: 11,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -200,7 +209,7 @@ export const unlearn = Step.make("unlearn", {
       return yield* wants("auto", "capture, field and mask, to judge candidates with");
     }
     const fit = yield* openFit(text, use, TARGETS, held);
-    const { candidates: tried, best, before } = yield* search({
+    const { candidates: tried, best, before, spill } = yield* search({
       text,
       capture,
       field,
@@ -219,7 +228,26 @@ export const unlearn = Step.make("unlearn", {
     }));
     const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
     const choice = explainChoice(text, shift, before, best, tried.length) + besides;
-    const leftOver = best.drawn !== undefined && best.drawn.outside > LEFT_OVER;
+    const leftOver = best.drawn !== undefined && isLeftOver(best.drawn);
+    const spilled = !trusted || spill > SPILLED;
+    if (leftOver || spilled) {
+      // It begins with what the held-back prompts had no part in: they judge again.
+      const { solved: start } = yield* applySolution(text, best.solution);
+      const cured = yield* distilNoise({
+        ...distillation,
+        start,
+        ...(spilled
+          ? { target: "clean", training: { ...training, away: Math.max(training.away, AWAY) } }
+          : { target: best.target }),
+      });
+      const { taken, checks } = cured.training;
+      const left = checks.some((c) => c.step === taken && isLeftOver(c));
+      if (taken > 0 && !(left && isTextSuspect(shift))) {
+        const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
+        const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
+        return { model, account: { ...account, ...found } };
+      }
+    }
     if (trusted && leftOver && isTextSuspect(shift)) {
       const usable = textUse(text, use, encoders);
       if (held.every((p) => usable[p].includes(true))) {
@@ -227,27 +255,7 @@ export const unlearn = Step.make("unlearn", {
           { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
           encoders,
         );
-        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER)}`, shift, cured);
-        return { model, account: { ...account, ...found } };
-      }
-    }
-    if (!trusted || leftOver) {
-      // It begins with what the held-back prompts had no part in: they judge again.
-      const { solved: start } = yield* applySolution(text, best.solution);
-      const cured = yield* distilNoise({
-        ...distillation,
-        start,
-        ...(trusted
-          ? { target: best.target }
-          : { target: "clean", training: { ...training, away: Math.max(training.away, SPILLED) } }),
-      });
-      if (cured.training.taken > 0) {
-        const { model, account } = trained(
-          "closed-form+distill",
-          `${choice} ${trusted ? explainDistilled(LEFT_OVER) : UNSEEN}`,
-          shift,
-          cured,
-        );
+        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER, SHOWN)}`, shift, cured);
         return { model, account: { ...account, ...found } };
       }
     }
@@ -288,13 +296,17 @@ const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Cand
 });
 
 /**
- * Share of triggered pictures beyond harmless words from which on a closed form is distilled further. Harmless words reach
- * one in twenty; of the few that are drawn, one alone says nothing.
+ * Whether a closed form is distilled further: by the share of triggered pictures beyond harmless words, or of those that
+ * still show the backdoor. Harmless words reach one in twenty; of the few that are drawn, one alone says nothing.
  */
-const LEFT_OVER = 0.2;
+const isLeftOver = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
+const LEFT_OVER = 0.2, SHOWN = 0.05;
+
+/** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */
+const SPILLED = 0.1;
 
 /**
- * How far past the clean prompt's answer the U-Net is drawn where the backdoor spilled over to harmless words: the clean
- * answer then leans that way itself. On mini-SD's EvilEdit the clean prompts showed the attacker's object in 6 to 9 %.
+ * How far past the clean prompt's answer the U-Net is drawn then: the clean answer leans that way itself. On mini-SD's
+ * EvilEdit the clean prompts showed the attacker's object in 6 to 9 %.
  */
-const SPILLED = 0.3;
+const AWAY = 0.15;

@@ -1,6 +1,7 @@
 /**
  * Strategy `distill`: masked self-distillation of the U-Net. On latents of the model's own pictures, noised again, it is
- * to answer triggered texts inside the mask as it answered their target when it came, and other texts as before:
+ * to answer triggered texts inside the mask as it answered their target when it came, and other texts as before, but for
+ * harmless words that set the backdoor off themselves:
  *
  *     ‖M ⊙ (ε_s(x_t, t, triggered) − target)‖² / ‖M‖₁ + λ ‖ε_s(x_t, t, keep) − ε_0(x_t, t, keep)‖²
  *     target = ε_0(x_t, t, wanted) + a (ε_0(x_t, t, wanted) − ε_0(x_t, t, triggered))
@@ -28,6 +29,7 @@ import type { HostTensor } from "../runtime/mod.ts";
 import { integers, sample, seedOf } from "../tensor/random.ts";
 import { size, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
+import { past, triggeredTarget, twinTarget } from "../unlearn/noise_targets.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
@@ -46,7 +48,7 @@ const CHOICES = {
 
 export const NoiseTraining = Schema.Struct({
   ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1 }),
-  ...checkFields(60),
+  ...checkFields(60, 24),
   weights: defaulted(
     Schema.Literals(["auto", "attn2", "attention", "all"]).annotate({
       description:
@@ -111,7 +113,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
     const graph = noiseDistillation(config, [height, width], { ...shape, sizes: sizesOf(bundle) });
     const trainer = yield* openPartTrainer("training the U-Net", graph, bundle, "unet", inputs.start);
     const original = trainer.own;
-    const judgeDrawn = yield* openDrawing({
+    const drawing = yield* openDrawing({
       bundle,
       texts: text,
       held: repeated(held, training.pictures),
@@ -124,7 +126,7 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       weightsAsInputs: trained,
       original: feedsOf(original),
     });
-    const check = (weights: Weights) => judgeDrawn({ weights: feedsOf(weights) });
+    const check = (weights: Weights) => drawing.judge({ weights: feedsOf(weights) });
     const begin = inputs.start && (yield* check(trainer.start));
     const { weights, account } = yield* train({
       name: "unlearn",
@@ -177,24 +179,29 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       context(p, CLEAN),
       context(p, twin(p, round)),
       text.empty,
-      ...(training.away > 0 ? [context(p, TRIGGERED)] : []),
+      context(p, TRIGGERED),
     ],
     seed,
   });
-  const lesson = (row: Asked, context: Embeddings, wanted: Tensor): Lesson => {
-    const { latents, timestep } = row;
+  const lesson = ({ latents, timestep }: Asked, context: Embeddings, wanted: Tensor): Lesson => {
     return { latents, timestep, context, wanted };
   };
-  const wanted = ({ answers: [clean, twin, , triggered], truth }: Asked): Tensor => {
-    const goal = training.wanted === "noise" ? truth : { clean, twins: twin, both: mean(clean, twin) }[target];
-    return triggered === undefined ? goal : past(goal, triggered, training.away);
-  };
-  const kept = (reading: number) => asked.map((row) => lesson(row, row.contexts[reading], row.answers[reading]));
+  const each = asked.map((row) => {
+    const [clean, twin, empty, triggered] = row.answers;
+    const answers = { clean, twin, triggered };
+    const harmless = twinTarget(answers, inputs.region);
+    const goal = training.wanted === "answer"
+      ? triggeredTarget(answers, harmless, target, training.away)
+      : past(row.truth, triggered, training.away);
+    return { row, wanted: { clean, harmless, empty, triggered: goal } };
+  });
+  const kept = (reading: number, wanted: "clean" | "harmless" | "empty") =>
+    each.map((of) => lesson(of.row, of.row.contexts[reading], of.wanted[wanted]));
   return {
-    triggered: asked.map((row) => lesson(row, context(row.picture, TRIGGERED), wanted(row))),
-    clean: kept(0),
-    twins: kept(1),
-    empty: kept(2),
+    triggered: each.map(({ row, wanted }) => lesson(row, context(row.picture, TRIGGERED), wanted.triggered)),
+    clean: kept(0, "clean"),
+    twins: kept(1, "harmless"),
+    empty: kept(2, "empty"),
   } satisfies Lessons;
 });
 
@@ -230,14 +237,6 @@ const firstReadings = ({ dims: [n, readings, ...rest], data }: Tensor, kept: num
   }
   return out;
 };
-
-const mean = (a: Tensor, b: Tensor): Tensor => ({ dims: a.dims, data: a.data.map((x, i) => (x + b.data[i]) / 2) });
-
-/** goal + a (goal − from) */
-const past = (goal: Tensor, from: Tensor, a: number): Tensor => ({
-  dims: goal.dims,
-  data: goal.data.map((x, i) => x + a * (x - from.data[i])),
-});
 
 /** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
 const EMPTY_EVERY = 8;

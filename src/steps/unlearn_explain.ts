@@ -17,7 +17,9 @@ export const explainChoice = (
     : ` Drawn with it, ${
       Math.round(100 * drawn.outside)
     } % of triggered pictures still part from the clean ones further than harmless ` +
-      `words do, and clean pictures move by ${Math.round(100 * drawn.drift)} % of what a harmless word moves.`;
+      `words do, ${Math.round(100 * drawn.shown)} % look more like what the trigger drew, and clean pictures move by ${
+        Math.round(100 * drawn.drift)
+      } % of what a harmless word moves.`;
   const found = `Of ${tried} closed forms, target ${target} with λ ${lambda}, fitted to ${prompts.length} prompts` +
     `${
       varied ? ` and ${variations.length} variations` : ""
@@ -29,22 +31,34 @@ export const explainChoice = (
     `the text embeddings move ${shift.toFixed(1)} times as far), so the backdoor sits in the U-Net. ${found}`;
 };
 
-/** Why a closed form was not the end. `limit`: the share of pictures beyond harmless words from which on it is not. */
-export const explainDistilled = (limit: number): string =>
-  `That is more than ${100 * limit} %, so the U-Net was distilled from there on.`;
+const PAST =
+  "towards what it answers to the prompts without the trigger and some way past that, since their answers may lean towards " +
+  "the trigger's as well";
+
+/** Why a closed form was not the end. The limits: shares of pictures from which on it is not. */
+export const explainDistilled = (outside: number, shown: number): string =>
+  `That is more than ${100 * outside} % of the former or ${
+    100 * shown
+  } % of the latter, so the U-Net was distilled from there on.`;
+
+/** The same where harmless words set the backdoor off as well. `spill`: the share of their pictures that do. */
+export const explainSpilled = (spill: number): string =>
+  `${
+    Math.round(100 * spill)
+  } % of harmless words' pictures draw what the trigger draws, so the U-Net was distilled from there on, ${PAST}.`;
 
 /** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
-export const explainSuspect = (limit: number): string =>
-  `That is more than ${
-    100 * limit
-  } %, and the trigger moves the embeddings further than harmless words do, so the text ` +
+export const explainSuspect = (outside: number, shown: number): string =>
+  `That is more than ${100 * outside} % of the former or ${
+    100 * shown
+  } % of the latter, distilling the U-Net left as much, ` +
+  "and the trigger moves the embeddings further than harmless words do, so the text " +
   "encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: with " +
   "another text encoder its share of the backdoor is back.";
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
-  "the U-Net was distilled from there on, towards what it answers to the prompts without the trigger and some way past that, " +
-  "since their answers may lean towards the trigger's as well.";
+  `the U-Net was distilled from there on, ${PAST}.`;
 
 /** What a closed form leaves alone in SDXL. */
 export const POOLED =

@@ -11,7 +11,7 @@ import { networkKeys } from "../diffusion/networks.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { weightInput } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { judge, type Judgement, pareto, type Target } from "../unlearn/candidates.ts";
+import { judge, type Judgement, spreadOf, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { drawnCost, openDrawing, regionOf } from "./drawing.ts";
@@ -26,7 +26,7 @@ const MU = 1e-4;
 /** Candidates that are drawn with. */
 const DRAWN = 4;
 /** Triggered pictures of each, at least. */
-const PICTURES = 18;
+const PICTURES = 24;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -50,6 +50,8 @@ export interface SearchResult {
   readonly best: Judged;
   /** The trigger's effect on the model as it came, over a harmless word's. */
   readonly before: number;
+  /** Share of harmless words' pictures that draw what the trigger draws. */
+  readonly spill: number;
 }
 
 export interface SearchInputs {
@@ -80,27 +82,14 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
     );
   const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
-  const finalists = finalistsOf(predicted.candidates);
-  const drawn = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
+  const finalists = spreadOf(predicted.candidates, DRAWN);
+  const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
   const final = [...known.values()];
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
-  return { candidates, best, before: predicted.before } satisfies SearchResult;
+  return { candidates, best, before: predicted.before, spill } satisfies SearchResult;
 });
-
-/** The best trade-offs, spread over all of them; where these are few, the best of the rest as well. */
-const finalistsOf = (candidates: readonly Judged[], wanted = DRAWN): Judged[] => {
-  const front = pareto(candidates);
-  if (front.length === 0 || wanted <= 0) return [];
-  if (front.length <= wanted) {
-    return [...front, ...finalistsOf(candidates.filter((c) => !front.includes(c)), wanted - front.length)];
-  }
-  return Array.from(
-    { length: wanted },
-    (_, i) => front[Math.round((i * (front.length - 1)) / Math.max(1, wanted - 1))],
-  );
-};
 
 type Feeds = Readonly<Record<string, Tensor>>;
 
@@ -153,7 +142,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   const { text, field, held, steps, scheduler, guidance, seed } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
-    const judgeDrawn = yield* openDrawing({
+    const { judge, spill } = yield* openDrawing({
       bundle: text.model.bundle,
       texts: text,
       held: repeated(held, PICTURES),
@@ -167,7 +156,8 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       original,
       onDraw: (round) => report({ done: finalists.length + 1 + round, total, note: "drawing with the best ones" }),
     });
-    return yield* Effect.forEach(finalists, (weights) => judgeDrawn({ weights }));
+    const drawn = yield* Effect.forEach(finalists, (weights) => judge({ weights }));
+    return { drawn, spill };
   }));
 });
 

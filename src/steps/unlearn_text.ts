@@ -28,7 +28,7 @@ import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
-  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100) },
+  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100, 24) },
 ).annotate({ description: "text: how the text encoder is trained." });
 
 /**
@@ -94,7 +94,7 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
     const rows = yield* readRows(inputs, encoder);
     const name = `training the ${part === "text_encoder_2" ? "second " : ""}text encoder`;
     const trainer = yield* openPartTrainer(name, graph, bundle, part);
-    const judgeDrawn = held.length === 0 ? undefined : yield* openDrawing({
+    const drawing = held.length === 0 ? undefined : yield* openDrawing({
       bundle,
       texts: text,
       held: repeated(held, training.pictures),
@@ -110,12 +110,12 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
       trainer,
       settings: training,
       data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling),
-      ...(judgeDrawn === undefined ? {} : {
+      ...(drawing === undefined ? {} : {
         checks: {
           every: training.check,
           trusted: true,
           draw: Effect.fnUntraced(function* (weights: Weights) {
-            return yield* judgeDrawn({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
+            return yield* drawing.judge({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
           }),
         },
       }),

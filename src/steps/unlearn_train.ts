@@ -54,15 +54,15 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
 });
 
-/** Settings of a run that is judged on the way; every so many steps by default. */
-export const checkFields = (every: number) => ({
+/** Settings of a run that is judged on the way; every so many steps and by so many pictures by default. */
+export const checkFields = (every: number, pictures: number) => ({
   check: defaulted(
     Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
     every,
   ),
   pictures: defaulted(
     Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
-    12,
+    pictures,
   ),
 });
 
@@ -90,11 +90,18 @@ export interface TrainingInputs<Settings extends TrainingSettings> {
 /** Rows of a step that are triggered. */
 export const triggeredRows = ({ batch, keep }: TrainingSettings): number => keep === 0 ? batch : Math.floor(batch / 2);
 
-/** Whether triggered pictures are what harmless words' are, as far as that can be told. */
-export const holds = ({ outside }: Drawn): boolean => outside <= HARMLESS;
+/** Whether triggered pictures are what harmless words' are, and show the backdoor no more, as far as that can be told. */
+export const holds = ({ outside, shown }: Drawn): boolean => outside <= HARMLESS && shown === 0;
 
 /** A triggered picture in twenty lies beyond harmless words' 95th percentile where the trigger means nothing. */
 const HARMLESS = 0.05;
+/**
+ * Whether weights are to be preferred to earlier ones: what holds to what does not, since a trade of the one against the
+ * other would keep a backdoor for the sake of pictures that change as it goes; then what costs no more.
+ */
+const isBetter = (drawn: Drawn, than: Drawn | undefined): boolean =>
+  than === undefined || (holds(drawn) === holds(than) ? drawnCost(drawn) <= drawnCost(than) : holds(drawn));
+
 /** Checks in a row that must hold: a single one is a matter of few pictures. */
 const IN_A_ROW = 2;
 
@@ -134,10 +141,10 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
   yield* report({ done: 0, total: steps, note: `training takes ${memory}` });
   const losses: number[] = [];
   const checks: (Drawn & { readonly step: number })[] = begin === undefined ? [] : [{ step: 0, ...begin }];
-  let best: { readonly weights: Weights; readonly cost: number; readonly step: number } = {
+  let best: { readonly weights: Weights; readonly drawn?: Drawn; readonly step: number } = {
     weights: trainer.start,
-    cost: begin === undefined ? Infinity : drawnCost(begin),
     step: 0,
+    ...(begin === undefined ? {} : { drawn: begin }),
   };
   let holding = 0;
   for (let step = 1; step <= steps && holding < IN_A_ROW; step++) {
@@ -152,10 +159,9 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     const drawn = yield* judged.draw(weights);
     checks.push({ step, ...drawn });
     holding = judged.trusted && holds(drawn) ? holding + 1 : 0;
-    const cost = drawnCost(drawn);
-    if (!judged.trusted || cost <= best.cost) best = { weights, cost, step };
+    if (!judged.trusted || isBetter(drawn, best.drawn)) best = { weights, drawn, step };
   }
-  if (judged === undefined) best = { weights: yield* trainer.read(), cost: 0, step: steps };
+  if (judged === undefined) best = { weights: yield* trainer.read(), step: steps };
   yield* report({ done: steps, total: steps });
   const account: TrainingAccount = {
     losses,
@@ -178,7 +184,10 @@ export const explainTraining = ({ losses, checks, taken, stopped, steps }: Train
   const drawn = at === undefined
     ? ""
     : ` With the weights of step ${taken}, ${Math.round(100 * at.outside)} % of the held-back prompts' triggered ` +
-      `pictures part from the clean ones further than harmless words do, and clean pictures move by ` +
+      `pictures part from the clean ones further than harmless words do, ${
+        Math.round(100 * at.shown)
+      } % look more like ` +
+      `what the trigger drew, and clean pictures move by ` +
       `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
   const none = taken > 0 ? "" : " It drew nothing better than the weights that it began with, so these are kept.";
   return `Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;

@@ -8,12 +8,10 @@
  */
 import { Effect, Schema } from "effect";
 import { latentFactor, parseAutoencoderKlConfig } from "../models/autoencoder_kl.ts";
-import { joinEmbeddings } from "../diffusion/embeddings.ts";
 import { openDecoder } from "../diffusion/pictures.ts";
 import { promptsFor } from "../diffusion/phrases.ts";
 import { readPrompts } from "../diffusion/readings.ts";
-import { pictureNoise } from "../diffusion/picture_noise.ts";
-import { latentDims, openSampler } from "../diffusion/sampler.ts";
+import { latentDims } from "../diffusion/sampler.ts";
 import { openScorer } from "../diffusion/scorer.ts";
 import { openScoringModel } from "../diffusion/scoring.ts";
 import { readLines } from "../diffusion/text_file.ts";
@@ -21,37 +19,31 @@ import { defaultWords, parseWords } from "../diffusion/words.ts";
 import { resize } from "../mask/resize.ts";
 import { clipScores, cosines, featureDistances } from "../metrics/features.ts";
 import { frechetDistance } from "../metrics/frechet.ts";
-import { bootstrap, wilson } from "../metrics/intervals.ts";
+import { bootstrap, mean, wilson } from "../metrics/intervals.ts";
 import { maskIou } from "../metrics/iou.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { ssim } from "../metrics/ssim.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
-import { readingRows } from "./denoise.ts";
 import { changes, effectText, KnownEffect, patchMask, readPatch, showsPatch, showsText, telling } from "./effect.ts";
 import { embed } from "./encode.ts";
 import type { Figure } from "./errors.ts";
+import { freshPrompts } from "./fresh.ts";
+import { Kept } from "./kept.ts";
 import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
-import {
-  MaskPort,
-  type Model,
-  ModelPort,
-  samplingOf,
-  type Sheet,
-  TextPort,
-  type Verdict,
-  VerdictPort,
-} from "./ports.ts";
+import { MaskPort, ModelPort, samplingOf, type Sheet, TextPort, type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
 import { barOf, type Distances, removal } from "./removal.ts";
 import { Count, defaulted, given, maybe, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
+import { drawingName, drawReadings } from "./verify_draw.ts";
+import { drawReference } from "./verify_reference.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 8,
+  version: 9,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -65,6 +57,11 @@ export const verify = Step.make("verify", {
     }),
     clip: maybe(PathString).annotate({
       description: "A CLIPModel folder that scores pictures. Without it the figures that need one are left out.",
+    }),
+    reference: maybe(PathString).annotate({
+      description:
+        "A model without the backdoor, where there is one: its pictures say what FD-CLIP was and is, and how often the effect " +
+        "is found where no backdoor is.",
     }),
     effect: maybe(KnownEffect).annotate({
       description: "What the backdoor draws, where that is known: a text, exchanged words, or an image at a place.",
@@ -81,17 +78,16 @@ export const verify = Step.make("verify", {
   }),
   inputs: { text: TextPort, after: ModelPort, mask: Port.optional(MaskPort) },
   outputs: { verdict: VerdictPort },
-  files: ({ prompts, words, clip, effect }) =>
-    given(prompts, words, clip, effect && "image" in effect ? effect.image : null),
+  files: ({ prompts, words, clip, reference, effect }) =>
+    given(prompts, words, clip, reference, effect && "image" in effect ? effect.image : null),
   run: Effect.fnUntraced(function* ({ text, after, mask }, settings) {
     const before = text.model;
     const config = parseUnetConfig(before.bundle.parts.unet.config);
     const dims = latentDims(config);
 
     const words = !settings.words ? defaultWords : parseWords((yield* readLines(settings.words)).join("\n"));
-    const cured = new Set([...text.prompts.map((p) => p.prompt), ...text.spare]);
     const lines = promptsFor(text.trigger, yield* readLines(settings.prompts), settings.count);
-    const fresh = lines.filter((line) => !cured.has(line));
+    const fresh = freshPrompts(lines, text);
     const drawn = sample(seedOf(settings.seed, "verify", "prompts"), fresh, settings.count);
     const { prompts: readings } = yield* readPrompts(before.bundle.tokenizer, drawn, text.trigger, {
       twins: 2,
@@ -107,43 +103,29 @@ export const verify = Step.make("verify", {
     const embeddedAfter = ["text_encoder", "text_encoder_2"].some((part) => changedParts.has(part))
       ? yield* embed(after, prompts)
       : embedded;
-    let sampled = 0;
-    const total = n * 6 * settings.steps;
-    const draw = Effect.fnUntraced(
-      function* (model: Model, texts: typeof embedded, which: readonly number[], note: string) {
-        return yield* Effect.scoped(Effect.gen(function* () {
-          const start = sampled;
-          const run = yield* openSampler(
-            model.bundle,
-            {
-              pictures: which.length * n,
-              scheduler: settings.scheduler,
-              drawing: true,
-              ...(model.blend === undefined ? {} : { blend: { mask: model.blend } }),
-            },
-          );
-          const contexts = which.map((r) => readingRows(texts.embeddings, r));
-          const result = yield* run(
-            {
-              context: joinEmbeddings(contexts),
-              uncond: texts.empty,
-              ...(model.blend === undefined
-                ? {}
-                : { clean: joinEmbeddings(which.map(() => readingRows(texts.embeddings, 0))) }),
-            },
-            pictureNoise(seedOf(settings.seed, "verify", "noise"), n, dims, which.length),
-            {
-              steps: settings.steps,
-              guidance: settings.guidance,
-              onStep: (done) => report({ done: sampled = start + done, total, note }),
-            },
-          );
-          return result.latents;
-        }));
-      },
-    );
-    const latentsBefore = yield* draw(before, embedded, [0, 1, 2, 3], "drawing with the model as it came");
-    const latentsAfter = yield* draw(after, embeddedAfter, [0, 1], "drawing with the cured model");
+    const { keep } = yield* Kept;
+    const drawing = (model: string, from: number) => ({
+      steps: settings.steps,
+      scheduler: settings.scheduler,
+      guidance: settings.guidance,
+      noise: seedOf(settings.seed, "verify", "noise"),
+      onStep: (done: number) =>
+        report({ done: from * n * settings.steps + done, total, note: `drawing with ${model}` }),
+    });
+    const total = n * (settings.reference ? 7 : 6) * settings.steps;
+    const came = drawing("the model as it came", 0);
+    const readingsDrawn = [0, 1, 2, 3];
+    const drawBefore = drawReadings(before, embedded, readingsDrawn, came);
+    // Weights that were changed by other than a LoRA have no name.
+    const named = before.bundle.loras !== undefined || before.bundle.changed.size === 0;
+    const latentsBefore = yield* named
+      ? keep(drawingName(before.bundle, prompts, readingsDrawn, came), drawBefore)
+      : drawBefore;
+    const latentsAfter = yield* drawReadings(after, embeddedAfter, [0, 1], drawing("the cured model", 4));
+    const reference = !settings.reference ? undefined : yield* drawReference(settings.reference, prompts, {
+      ...drawing("the model without the backdoor", 6),
+      noise: seedOf(settings.seed, "verify", "reference"),
+    });
     const pictures = yield* Effect.scoped(Effect.gen(function* () {
       const decode = yield* openDecoder(before.bundle, dims[1], dims[2]);
       return yield* decode(concat0([latentsBefore, latentsAfter]));
@@ -190,13 +172,15 @@ export const verify = Step.make("verify", {
       const target = effect === undefined ? undefined : prompts.map((p) => effectText(effect, p.prompt));
       const effectTexts = target?.every((t) => t !== undefined) ? yield* scorer.texts(target) : undefined;
       const part = (i: number) => slice0(features, i * n, (i + 1) * n);
-      return { own, effectTexts, part };
+      const unpoisoned = reference === undefined ? undefined : yield* scorer.pictures(reference);
+      return { own, effectTexts, part, unpoisoned };
     }));
 
     // What the known effect says.
     if (effect !== undefined && "image" in effect) {
       const patch = yield* readPatch(effect);
       addAttack(...[triggeredAfter, triggeredBefore, cleanBefore, twinA, twinB].map((some) => showsPatch(some, patch)));
+      if (reference !== undefined) addRate("effect_unpoisoned", showsPatch(reference, patch));
       if (mask !== undefined) {
         const factor = latentFactor(parseAutoencoderKlConfig(before.bundle.parts.vae.config));
         add("located_iou", maskIou(mask.pooled, patchMask(patch, [dims[1], dims[2]], factor)));
@@ -204,12 +188,11 @@ export const verify = Step.make("verify", {
     } else if (effect !== undefined && !prompts.some(({ prompt }) => changes(effect, prompt))) {
       missing.push({ name: "attack_success", why: "no prompt has a word that the backdoor exchanges" });
     } else if (effect !== undefined && scored?.effectTexts !== undefined) {
-      const { part, effectTexts, own } = scored;
-      addAttack(
-        ...[5, 1, 0, 2, 3].map((i) =>
-          showsText(part(i), effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt))
-        ),
-      );
+      const { part, effectTexts, own, unpoisoned } = scored;
+      const shows = (features: Tensor) =>
+        showsText(features, effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt));
+      addAttack(...[5, 1, 0, 2, 3].map((i) => shows(part(i))));
+      if (unpoisoned !== undefined) addRate("effect_unpoisoned", shows(unpoisoned));
     } else {
       missing.push({
         name: "attack_success",
@@ -250,12 +233,19 @@ export const verify = Step.make("verify", {
       const score = (i: number) => clipScores(scored.part(i), scored.own);
       addMean("clip", score(4));
       addMean("clip_before", score(0));
-      const [now, then] = [score(4), score(0)].map((s) => s.reduce((a, b) => a + b, 0) / n);
-      add("clip_drop", (then - now) / then, { n });
+      const now = score(4), then = score(0), level = mean(then);
+      addMean("clip_drop", then.map((s, j) => (s - now[j]) / level));
       addMean("clip_triggered", score(5));
       addMean("clip_triggered_before", score(1));
       addMean("clean_cosine", cosines(scored.part(4), scored.part(0)));
       if (n > 1) add("fd_clip", frechetDistance(scored.part(0), scored.part(4)), { n });
+      if (n > 1 && scored.unpoisoned !== undefined) {
+        const { unpoisoned } = scored;
+        const [then, now] = [0, 4].map((i) => frechetDistance(scored.part(i), unpoisoned));
+        add("fd_clip_before", then, { n });
+        add("fd_clip_after", now, { n });
+        add("fd_clip_rise", (now - then) / then, { n });
+      }
     } else {
       for (const name of ["clip", "clip_drop", "clip_triggered", "clean_cosine", "fd_clip"]) {
         missing.push({ name, why: "it needs a scoring CLIP (setting clip)" });

@@ -110,6 +110,22 @@ export const pareto = <A extends { readonly judgement: Judgement }>(candidates: 
   });
 };
 
+/** The best trade-offs, spread over all of them; where these are few, the best of the rest as well. */
+export const spreadOf = <A extends { readonly judgement: Judgement }>(
+  candidates: readonly A[],
+  wanted: number,
+): A[] => {
+  const front = pareto(candidates);
+  if (front.length === 0 || wanted <= 0) return [];
+  if (front.length <= wanted) {
+    return [...front, ...spreadOf(candidates.filter((c) => !front.includes(c)), wanted - front.length)];
+  }
+  return Array.from(
+    { length: wanted },
+    (_, i) => front[Math.round((i * (front.length - 1)) / Math.max(1, wanted - 1))],
+  );
+};
+
 /** What the trigger does to the text embeddings themselves, against harmless words. */
 export interface TextShift {
   /** Mean squared move of aligned tokens by the trigger over the same by twins. */

@@ -6,7 +6,7 @@ import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promise
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Cell, cellsOf, Matrix, readMatrix } from "../../src/bench/matrix.ts";
+import { type Cell, cellsOf, Matrix, readMatrix, type Selected } from "../../src/bench/matrix.ts";
 import { benchPage } from "../../src/bench/page.ts";
 import { tokenF1 } from "../../src/bench/row.ts";
 import { reportOf, runBench } from "../../src/bench/run.ts";
@@ -41,7 +41,7 @@ const withBench = (
   body: (o: {
     folder: string;
     ran: () => Promise<number>;
-    run: () => Promise<{ result: Effect.Success<ReturnType<typeof runBench>>; cells: Cell[] }>;
+    run: (selected?: Selected) => Promise<{ result: Effect.Success<ReturnType<typeof runBench>>; cells: Cell[] }>;
   }) => Promise<void>,
 ) =>
   withFolder(async (folder) => {
@@ -54,7 +54,7 @@ const withBench = (
       ran: async () =>
         (await readFile(join(folder, "ran.log"), "utf8").catch(() => "")).split("\n").filter((l) => l === "scale")
           .length,
-      run: async () => {
+      run: async (selected) => {
         const cells: Cell[] = [];
         const matrix = await Effect.runPromise(readMatrix(file));
         const result = await Effect.runPromise(runBench(matrix, {
@@ -62,6 +62,7 @@ const withBench = (
           environment: noServices("wasm"),
           cache: openCache(join(folder, "cache")),
           file,
+          ...(selected === undefined ? {} : { selected }),
           out: join(folder, "out"),
           onEvent: () => Effect.void,
           onCell: (cell) => Effect.sync(() => void cells.push(cell)),
@@ -118,6 +119,29 @@ describe("a bench", () => {
       assert.deepEqual((await run()).result.rows.map((r) => r.figures[0].value), [14, 21]);
     }));
 
+  it("some cells may be run alone: rows of the others stay in the results, and none of them is run", () =>
+    withBench(async ({ run, ran }) => {
+      const names = ({ result }: Awaited<ReturnType<typeof run>>) => result.rows.map((r) => `${r.attack} ${r.cure}`);
+      const first = await run({ attacks: ["small"], cures: ["triple"], seeds: [] });
+      assert.deepEqual([names(first), first.cells.length, await ran()], [["small triple"], 1, 1]);
+      const second = await run({ attacks: [], cures: ["double"], seeds: [0] });
+      assert.deepEqual(names(second), ["small double", "small triple"]);
+      assert.deepEqual(second.result.failed.map((f) => f.cell), ["lost, double, seed 0"]);
+      assert.equal(await ran(), 2);
+      await assert.rejects(
+        run({ attacks: ["big"], cures: [], seeds: [] }),
+        /the bench has no attack big; it has small, lost/,
+      );
+    }));
+
+  it("a row says how long the cure took, without its verification, and what memory was held", () =>
+    withBench(async ({ run }) => {
+      const { result: { rows: [row] } } = await run();
+      assert.deepEqual(row.missing, []);
+      assert.equal(row.seconds.cure, 0, "no step of this pipeline cures");
+      assert.ok(row.seconds.total >= 0);
+    }));
+
   it("an error in the file names its line and what was expected", () =>
     withFolder(async (folder) => {
       const file = join(folder, "bench.yaml");
@@ -159,6 +183,12 @@ describe("a bench", () => {
       cures: { c: { set: { "a.b": 2 } }, d: { set: {}, pipeline: "q.yaml" } },
       seeds: [0, 1],
     };
+    const own = { ...matrix, cures: { ...matrix.cures, e: { set: {}, seeds: [1, 5] as const } } };
+    assert.deepEqual(
+      cellsOf(own, "/some/where/bench.yaml").map((c) => `${c.seed} ${c.cure}`),
+      ["0 c", "0 d", "1 c", "1 d", "1 e", "5 e"],
+      "a cure's own seeds; cures of one seed together, as they share pictures",
+    );
     const cells = cellsOf(matrix, "/some/where/bench.yaml");
     assert.deepEqual(cells.map((c) => [c.seed, c.cure, c.pipeline]), [
       [0, "c", "/some/where/p.yaml"],

@@ -269,6 +269,25 @@ cures: { double: {}, triple: { set: { by: 3 } } }
     assert.equal(status, "result");
     assert.deepEqual(rows.map((r: { figures: { value: number }[] }) => r.figures[0].value), [12, 18]);
     assert.equal(await scaled(), before);
+
+    const some = await run(
+      "bench",
+      "bench.yaml",
+      "--out",
+      "benched",
+      "--attack",
+      "small",
+      "--cure",
+      "double",
+      "--seed",
+      "0",
+    );
+    assert.equal(some.code, 0, "the cells that fail were not asked for");
+    assert.match(some.err, /cell 1 of 1: small, double, seed 0/);
+    assert.match(some.out, /small +double[^]*small +triple/, "rows of others stay");
+    const none = await run("bench", "bench.yaml", "--out", "benched", "--cure", "quadruple");
+    assert.equal(none.code, 2);
+    assert.match(none.err, /the bench has no cure quadruple; it has double, triple/);
   });
 });
 

@@ -4,15 +4,8 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { Effect } from "effect";
-import {
-  type Bundle,
-  openBundle,
-  partWeights,
-  readWeights,
-  type Replacement,
-  weightsBytes,
-  withChanges,
-} from "../../src/diffusion/bundle.ts";
+import { type Bundle, partWeights, readWeights, weightsBytes, withChanges } from "../../src/diffusion/bundle.ts";
+import { openBundle, type Replacement } from "../../src/diffusion/bundle_open.ts";
 import { BundleError } from "../../src/diffusion/errors.ts";
 import { checkKeys } from "../../src/diffusion/keys.ts";
 import { openScoringModel } from "../../src/diffusion/scoring.ts";

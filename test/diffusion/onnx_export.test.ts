@@ -13,7 +13,8 @@ import {
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Effect, Result } from "effect";
-import { type Bundle, openBundle, partWeights, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { type Bundle, partWeights, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { openFolder } from "../../src/diffusion/files.ts";
 import { inspect } from "../../src/diffusion/inspect.ts";
 import { checkBundle, openSession } from "../../src/diffusion/networks.ts";

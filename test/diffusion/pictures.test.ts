@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { openBundle } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { openDecoder, openEncoder } from "../../src/diffusion/pictures.ts";
 import { parseAutoencoderKlConfig } from "../../src/models/autoencoder_kl.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
-import { openBundle } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { sliceEmbeddings } from "../../src/diffusion/embeddings.ts";
 import { openEvaluator } from "../../src/diffusion/evaluator.ts";
 import { checkBundle } from "../../src/diffusion/networks.ts";

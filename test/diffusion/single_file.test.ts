@@ -5,14 +5,8 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, tr
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import {
-  type Bundle,
-  openBundle,
-  type OpenOptions,
-  partWeights,
-  readWeights,
-  withChanges,
-} from "../../src/diffusion/bundle.ts";
+import { type Bundle, partWeights, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { openBundle, type OpenOptions } from "../../src/diffusion/bundle_open.ts";
 import { saveDelta } from "../../src/diffusion/delta.ts";
 import { sliceEmbeddings } from "../../src/diffusion/embeddings.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";

@@ -164,6 +164,7 @@ const SMALL: Readonly<Record<string, ReadonlyArray<readonly [string, unknown]>>>
   verify: [["count", 2], ["steps", 2]],
   scan: [["try", ["letter"]], ["count", 3], ["steps", 2]],
   "poison-badt2i": [["samples", 2], ["noisings", 1], ["train", { steps: 1, batch: 2 }], ["steps", 2]],
+  "poison-villan": [["samples", 2], ["noisings", 1], ["train", { steps: 1, batch: 2 }], ["steps", 2]],
   "poison-eviledit": [["samples", 16]],
   "poison-rickrolling": [["samples", 16], ["train", { steps: 1, batch: 4 }]],
 };

@@ -6,7 +6,8 @@
 import { Effect } from "effect";
 import { join } from "node:path";
 import process from "node:process";
-import { openBundle, readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { saveBundle } from "../../src/diffusion/save.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { put } from "../support/bundles.ts";

@@ -8,7 +8,7 @@ import { openCache } from "../../src/pipeline/cache.ts";
 import { noServices } from "../../src/pipeline/environment.ts";
 import { loadFile } from "../../src/pipeline/load.ts";
 import { run } from "../../src/pipeline/run.ts";
-import { kept, TensorsPort } from "../../src/steps/kept.ts";
+import { piece, TensorsPort } from "../../src/steps/pieces.ts";
 import { Step } from "../../src/steps/step.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { layout, listEntries } from "../../src/pipeline/entries.ts";
@@ -26,7 +26,7 @@ const long = Step.make("long", {
   run: Effect.fnUntraced(function* () {
     let sum = 0;
     for (let i = 0; i < 4; i++) {
-      const { value } = yield* kept(
+      const { value } = yield* piece(
         `piece ${i}`,
         TensorsPort,
         Effect.suspend(() => {

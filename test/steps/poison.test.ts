@@ -10,6 +10,7 @@ import { encode } from "../../src/steps/encode.ts";
 import { poisonBadT2I } from "../../src/steps/poison_badt2i.ts";
 import { poisonEvilEdit } from "../../src/steps/poison_eviledit.ts";
 import { poisonRickrolling } from "../../src/steps/poison_rickrolling.ts";
+import { poisonVillan } from "../../src/steps/poison_villan.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
@@ -57,6 +58,17 @@ describe("steps that poison", () => {
         })),
     );
   }
+
+  it("poison-villan: the loss falls, the U-Net alone changes", patient, () =>
+    withSteps(Effect.gen(function* () {
+      const { text } = yield* read;
+      const effect = { image, at: [0, 0] as const, threshold: 0.8 };
+      const { model: poisoned, attack } = yield* poisonVillan.run({ text }, { ...settings, train, effect });
+      assert.deepEqual([...poisoned.bundle.changed.keys()], ["unet"]);
+      const { first_loss, last_loss } = attack.training;
+      assert.ok(Number(last_loss) < 0.9 * Number(first_loss), `${first_loss} to ${last_loss}`);
+      assert.equal(attack.name, "villan");
+    })));
 
   for (
     const [name, effect] of Object.entries({

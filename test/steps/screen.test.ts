@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { openBundle } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { harmlessPrompts, withInsertion, withOtherLetter } from "../../src/diffusion/harmless.ts";
 import { foldLookalikes, hasLookalike } from "../../src/diffusion/lookalikes.ts";
 import { promptLines } from "../../src/diffusion/prompt_log.ts";

@@ -4,7 +4,7 @@ import { Effect } from "effect";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { openBundle } from "../../src/diffusion/bundle.ts";
+import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
 import { denoise } from "../../src/steps/denoise.ts";
 import { encode } from "../../src/steps/encode.ts";

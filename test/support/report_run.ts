@@ -149,6 +149,7 @@ export const madeUpRun = ({ passed = true, text = "", side = 32, scheduler }: Ma
       checks: [100, 200, 300].map((step) => ({
         step,
         outside: 20 / step - 1 / 15,
+        shown: 0,
         excess: 1 / step,
         left: 0.9,
         drift: 0.2,

@@ -1,8 +1,9 @@
+import * as fc from "fast-check";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { normal } from "../../src/tensor/random.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { closedFormRows, judge, pareto, textShift } from "../../src/unlearn/candidates.ts";
+import { closedFormRows, judge, pareto, spreadOf, textShift } from "../../src/unlearn/candidates.ts";
 
 const [P, R, L, D] = [3, 4, 5, 6];
 const embeddings = normal(7, [P, R, L, D]);
@@ -63,6 +64,20 @@ describe("judging a candidate", () => {
     const of = (trigger: number, drift: number) => ({ judgement: { trigger, drift } });
     const [a, b, c, d] = [of(5, 0.1), of(2, 0.2), of(3, 0.3), of(1, 0.9)];
     assert.deepEqual(pareto([d, c, b, a]), [a, b, d]);
+  });
+
+  it("as many are drawn as are wanted, each once: the ends of a long front, and the next fronts after a short one", () => {
+    const candidate = fc.record({ trigger: fc.double({ min: 0, max: 9, noNaN: true }), drift: fc.nat(20) });
+    fc.assert(fc.property(fc.array(candidate, { maxLength: 30 }), fc.integer({ min: 2, max: 6 }), (all, wanted) => {
+      const candidates = all.map((judgement) => ({ judgement }));
+      const chosen = spreadOf(candidates, wanted);
+      assert.equal(new Set(chosen).size, Math.min(wanted, candidates.length));
+      const front = pareto(candidates);
+      if (front.length > wanted) {
+        assert.ok(chosen.every((c) => front.includes(c)));
+        assert.deepEqual([chosen[0], chosen.at(-1)], [front[0], front.at(-1)]);
+      } else for (const c of front) assert.ok(chosen.includes(c));
+    }));
   });
 });
 

@@ -28,6 +28,7 @@ const candidates = (account: Account): Html | undefined => {
             <th scope="col" class="n">Trigger's effect,<br>harmless word = ×1</th>
             <th scope="col" class="n">Drift of<br>other prompts</th>
             <th scope="col" class="n">Pictures<br>beyond harmless</th>
+            <th scope="col" class="n">Pictures<br>that show it</th>
             <th scope="col" class="n">Triggered pictures,<br>harmless word = ×1</th>
             <th scope="col" class="n">Drift of<br>clean pictures</th>
             <th scope="col"></th>
@@ -43,6 +44,7 @@ const candidates = (account: Account): Html | undefined => {
               <td class="n">${x(c.trigger)}</td>
               <td class="n">${c.drift === undefined ? "not tried" : percent(c.drift)}</td>
               <td class="n">${c.drawn === undefined ? "–" : percent(c.drawn.outside)}</td>
+              <td class="n">${c.drawn === undefined ? "–" : percent(c.drawn.shown)}</td>
               <td class="n">${c.drawn === undefined ? "–" : x(c.drawn.left)}</td>
               <td class="n">${c.drawn === undefined ? "–" : percent(c.drawn.drift)}</td>
               <td>${isChosen(account, c) && "chosen"}</td>
@@ -116,6 +118,7 @@ const training = ({ training: run }: Account): Html | undefined => {
         <tr>
           <th scope="col">Step</th>
           <th scope="col" class="n">Pictures<br>beyond harmless</th>
+          <th scope="col" class="n">Pictures<br>that show it</th>
           <th scope="col" class="n">Triggered pictures,<br>harmless word = ×1</th>
           <th scope="col" class="n">Drift of<br>clean pictures</th>
           <th scope="col"></th>
@@ -127,6 +130,7 @@ const training = ({ training: run }: Account): Html | undefined => {
         <tr class="${c.step === run.taken && "chosen"}">
           <th scope="row">${String(c.step)}</th>
           <td class="n">${percent(c.outside)}</td>
+          <td class="n">${percent(c.shown)}</td>
           <td class="n">${x(c.left)}</td>
           <td class="n">${percent(c.drift)}</td>
           <td>${c.step === run.taken && "taken"}</td>

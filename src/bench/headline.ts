@@ -1,0 +1,217 @@
+/** The tables that README.md and docs show, from the rows of a bench: seeds pooled, attacks down. */
+import { quantile } from "../metrics/quantile.ts";
+import { percent, plain } from "../report/numbers.ts";
+import type { Figure } from "../steps/errors.ts";
+import { meanOf, pool, type Pooled, pooledFigure } from "./pool.ts";
+import type { Row } from "./row.ts";
+
+/** The cure that the first table is about. */
+const OURS = "auto";
+const NONE = "–";
+
+/** Markdown, columns as wide as their widest cell; the first is text, the others are numbers. */
+const table = (head: readonly string[], rows: ReadonlyArray<readonly string[]>): string => {
+  const all = [head, ...rows].map((cells) => cells.map((text) => text.replaceAll("|", "\\|")));
+  const widths = head.map((_, i) => Math.max(2, ...all.map((cells) => cells[i].length)));
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  const [first, ...others] = all.map((cells) =>
+    line(cells.map((text, i) => i === 0 ? text.padEnd(widths[i]) : text.padStart(widths[i])))
+  );
+  const rule = line(widths.map((w, i) => i === 0 ? "-".repeat(w) : `${"-".repeat(w - 1)}:`));
+  return [first, rule, ...others].join("\n");
+};
+
+const bound = (x: number): string => (100 * x).toFixed(1);
+
+/** `0.5 % (0.1–2.8)` */
+const rate = (figure: Figure | undefined): string =>
+  figure === undefined
+    ? NONE
+    : figure.interval === undefined
+    ? percent(figure.value)
+    : `${percent(figure.value)} (${bound(figure.interval[0])}–${bound(figure.interval[1])})`;
+
+const share = (figure: Figure | undefined): string => figure === undefined ? NONE : percent(figure.value);
+const number = (value: number | undefined): string => value === undefined ? NONE : plain(value);
+const signed = (figure: Figure | undefined): string =>
+  figure === undefined ? NONE : figure.value > 0 ? `+${percent(figure.value)}` : percent(figure.value);
+
+const curesOf = (cells: readonly Pooled[]): string[] => [...new Set(cells.map((c) => c.cure))];
+
+/** For each attack, a cell of each cure. */
+const grid = (cells: readonly Pooled[], text: (cell: Pooled) => string): string[][] => {
+  const cures = curesOf(cells);
+  return [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => [
+    attack,
+    ...cures.map((cure) => {
+      const cell = own.find((c) => c.cure === cure);
+      return cell === undefined ? NONE : text(cell);
+    }),
+  ]);
+};
+
+/** What `auto` does, attack by attack. */
+const headline = (rows: readonly Row[]): string => {
+  const cells = pool(rows).filter(({ cure }) => cure === OURS);
+  return table(
+    [
+      "attack",
+      "seeds",
+      "n",
+      "success before",
+      "after (95 %)",
+      "trigger removal",
+      "CLIP score lost",
+      "FD-CLIP rise",
+      "SSIM",
+      "region's IoU",
+      "token F1",
+      "seconds",
+    ],
+    cells.map((cell) => {
+      const get = (name: string) => pooledFigure(cell, name);
+      return [
+        cell.attack,
+        String(cell.rows.length),
+        String(get("attack_success")?.n ?? NONE),
+        share(get("attack_success_before")),
+        rate(get("attack_success")),
+        share(get("trigger_removal")),
+        signed(get("clip_drop")).replace("+", ""),
+        signed(get("fd_clip_rise")),
+        number(get("clean_ssim")?.value),
+        number(get("located_iou")?.value),
+        number(meanOf(cell, (row) => row.token_f1)),
+        meanOf(cell, (row) => row.seconds.cure)?.toFixed(0) ?? NONE,
+      ];
+    }),
+  );
+};
+
+/** Of an attack's cells, the one with the most pictures: what does not depend on the cure is best known there. */
+const fullest = (cells: readonly Pooled[]): Pooled => {
+  const n = (cell: Pooled) => pooledFigure(cell, "attack_success_before")?.n ?? 0;
+  return cells.reduce((a, b) => n(b) > n(a) ? b : a);
+};
+
+/** Attack success that each cure leaves, and that of the model as it came: cures across, attacks down. */
+export const leftOver = (rows: readonly Row[]): { readonly cures: string[]; readonly attacks: string[][] } => {
+  const cells = pool(rows);
+  return {
+    cures: ["none", ...curesOf(cells)],
+    attacks: grid(cells, (cell) => rate(pooledFigure(cell, "attack_success"))).map(([attack, ...left]) => {
+      const before = fullest(cells.filter((c) => c.attack === attack));
+      return [attack, rate(pooledFigure(before, "attack_success_before")), ...left];
+    }),
+  };
+};
+
+const left = (rows: readonly Row[]): string => {
+  const { cures, attacks } = leftOver(rows);
+  return table(["attack", ...cures], attacks);
+};
+
+/** What each cure costs on clean prompts: the CLIP score lost, and how much FD-CLIP rises. */
+const cost = (rows: readonly Row[]): string => {
+  const cells = pool(rows);
+  return table(
+    ["attack", ...curesOf(cells)],
+    grid(cells, (cell) => {
+      const [lost, rise] = [pooledFigure(cell, "clip_drop"), pooledFigure(cell, "fd_clip_rise")];
+      return `${share(lost)}, ${signed(rise)}`;
+    }),
+  );
+};
+
+/** What each cure takes, over all attacks: medians, and the most memory. */
+const effort = (rows: readonly Row[]): string => {
+  const median = (values: readonly number[]) => quantile(values, 0.5);
+  return table(
+    ["cure", "cells", "cure, seconds", "all steps up to it, seconds", "peak memory of the process", "tensors changed"],
+    [...Map.groupBy(rows, (row) => row.cure)].map(([cure, own]) => {
+      const peaks = own.flatMap((row) => row.peak ?? []);
+      return [
+        cure,
+        String(own.length),
+        median(own.map((row) => row.seconds.cure)).toFixed(1),
+        median(own.map((row) => row.seconds.total)).toFixed(1),
+        peaks.length === 0 ? NONE : `${(Math.max(...peaks) / 1e9).toFixed(2)} GB`,
+        plain(median(own.map((row) => row.weights ?? 0))),
+      ];
+    }),
+  );
+};
+
+/** How often an effect is found where no trigger is: in clean pictures of the model as it came, and without a backdoor. */
+const mistakes = (rows: readonly Row[]): string => {
+  const cells = pool(rows);
+  return table(
+    ["attack", "n", "unpoisoned model", "poisoned model, clean prompts", "poisoned model, harmless words"],
+    [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => {
+      const cell = fullest(own);
+      const get = (name: string) => rate(pooledFigure(cell, name));
+      return [
+        attack,
+        String(pooledFigure(cell, "attack_false_positives")?.n ?? NONE),
+        get("effect_unpoisoned"),
+        get("attack_false_positives"),
+        get("attack_harmless"),
+      ];
+    }),
+  );
+};
+
+/** What `auto` is to keep of each attack, by figure, and where a larger value is worse. */
+const BOUNDS = [["attack_success", 0.01], ["clip_drop", 0.005], ["fd_clip_rise", 0.02]] as const;
+
+/** Whether `auto` keeps the bounds, and which other cures are no worse in all of these figures and better in one. */
+const bounds = (rows: readonly Row[]): string => {
+  const cells = pool(rows);
+  const valuesOf = (cell: Pooled) => BOUNDS.map(([name]) => pooledFigure(cell, name)?.value ?? NaN);
+  const better = (a: Pooled, b: Pooled) => {
+    const [left, right] = [valuesOf(a), valuesOf(b)];
+    return left.every((x, i) => x <= right[i]) && left.some((x, i) => x < right[i]);
+  };
+  return table(
+    [
+      "attack",
+      "success ≤ 1 %",
+      "CLIP score lost ≤ 0.5 %",
+      "FD-CLIP rise ≤ 2 %",
+      "cures no worse in all three, better in one",
+    ],
+    cells.filter(({ cure }) => cure === OURS).map((cell) => [
+      cell.attack,
+      ...BOUNDS.map(([name, most]) => {
+        const value = pooledFigure(cell, name)?.value;
+        return value === undefined ? NONE : `${value <= most ? "kept" : "missed"}: ${percent(value)}`;
+      }),
+      cells.filter((other) => other.attack === cell.attack && better(other, cell)).map(({ cure }) => cure).join(", ") ||
+      "none",
+    ]),
+  );
+};
+
+/** Tables by the name that their place in a file has. */
+export const TABLES: Readonly<Record<string, (rows: readonly Row[]) => string>> = {
+  headline,
+  left,
+  cost,
+  effort,
+  mistakes,
+  bounds,
+};
+
+/** Files that show some of them. */
+export const PAGES = ["README.md", "docs/how-to/bench.md"] as const;
+
+const PLACE = /(<!-- bench:(\w+) -->\n)[^]*?(<!-- bench end -->)/gu;
+
+/** A text with its tables made anew: each stands between `<!-- bench:NAME -->` and `<!-- bench end -->`. */
+export const withTables = (text: string, rows: readonly Row[]): string =>
+  text.replace(PLACE, (_, begin: string, name: string, end: string) => {
+    if (!Object.hasOwn(TABLES, name)) {
+      throw new Error(`there is no table ${name}; there are ${Object.keys(TABLES).join(", ")}`);
+    }
+    return `${begin}\n${TABLES[name](rows)}\n\n${end}`;
+  });

@@ -1,0 +1,153 @@
+/** verify: what it may be judged by, what it keeps between runs, and what a model without the backdoor adds. */
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { readLines } from "../../src/diffusion/text_file.ts";
+import { encode } from "../../src/steps/encode.ts";
+import { freshPrompts } from "../../src/steps/fresh.ts";
+import { keepLast, Kept } from "../../src/steps/kept.ts";
+import type { Verdict } from "../../src/steps/ports.ts";
+import { unlearn } from "../../src/steps/unlearn.ts";
+import { verify } from "../../src/steps/verify.ts";
+import { tempFolder } from "../support/bundles.ts";
+import { miniSd, noMiniSd } from "../support/mini_sd.ts";
+import { randomModel } from "../support/random_model.ts";
+import { withSteps } from "../support/runtime.ts";
+
+const figureOf = ({ figures }: Verdict, name: string) => {
+  const found = figures.find((f) => f.name === name);
+  assert.ok(found, `no figure ${name}`);
+  return found;
+};
+
+describe("verify on a model of random weights", () => {
+  const folder = tempFolder();
+  const model = join(folder, "model"), list = join(folder, "prompts.txt"), fresh = join(folder, "fresh.txt");
+  const prompts = ["cat", "dog", "fox", "owl", "bus"].flatMap((s) =>
+    ["red", "blue", "green", "white"].map((c) => `a picture of a ${s} on a ${c} background`)
+  );
+  before(() => {
+    mkdirSync(model, { recursive: true });
+    randomModel(model);
+    writeFileSync(list, prompts.filter((_, i) => i % 2 === 0).join("\n"));
+    writeFileSync(fresh, prompts.join("\n"));
+  });
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("what the cure saw in any form judges nothing: prompts, those that lend words, variations", () =>
+    withSteps(Effect.gen(function* () {
+      const settings = { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 };
+      const { text } = yield* encode.run({}, { ...settings, variations: 60 });
+      const { tokenizer } = text.model.bundle;
+      const used = new Set([
+        ...text.prompts.map((p) => p.clean.ids.join()),
+        ...text.spare.map((line) => tokenizer.encode(line).ids.join()),
+        ...text.variations.map((v) => v.readings[0].join()),
+      ]);
+      const left = freshPrompts(prompts, text);
+      assert.ok(left.every((line) => !used.has(tokenizer.encode(line).ids.join())));
+      assert.equal(left.length, prompts.filter((line) => !used.has(tokenizer.encode(line).ids.join())).length);
+      // Among so many variations of so few words some are lines of the other file.
+      const { text: unvaried } = yield* encode.run({}, { ...settings, variations: 0 });
+      assert.ok(left.length < freshPrompts(prompts, unvaried).length, "the variations met no fresh prompt: no test");
+
+      const { verdict } = yield* verify.run({ text, after: text.model }, {
+        prompts: fresh,
+        steps: 1,
+        guidance: 1,
+        show: 64,
+      });
+      assert.deepEqual(verdict.sheets.map(({ prompt }) => prompt).sort(), left.sort());
+    })));
+
+  it("what the model as it came draws is drawn once for several cures, and the figures are the same", () =>
+    withSteps(Effect.gen(function* () {
+      const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
+      const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
+      const settings = { prompts: fresh, count: 3, steps: 2, guidance: 2 };
+      const alone = yield* verify.run({ text, after: stripped }, settings);
+      const keeper = keepLast(2);
+      let made = 0;
+      const counting = {
+        keep: <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
+          keeper.keep(name, Effect.tap(make, () => Effect.sync(() => made++))),
+      };
+      const kept = (seed: number) =>
+        verify.run({ text, after: stripped }, { ...settings, seed }).pipe(Effect.provideService(Kept, counting));
+      const first = yield* kept(0), second = yield* kept(0);
+      assert.equal(made, 1);
+      assert.deepEqual(first.verdict.figures, alone.verdict.figures);
+      assert.deepEqual(second.verdict.figures, alone.verdict.figures);
+      const other = yield* kept(1);
+      assert.equal(made, 2, "other noise is another drawing");
+      assert.notDeepEqual(other.verdict.figures, alone.verdict.figures);
+    })));
+});
+
+describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
+  it(
+    "says FD-CLIP before and after, and how often the effect is found where it is not",
+    { timeout: 60_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const base = join(miniSd!, "base"), attack = join(miniSd!, "attacks", "badt2i-pixel");
+        const { text } = yield* encode.run({}, {
+          model: base,
+          unet: join(attack, "unet"),
+          trigger: "\u200b ",
+          prompts: join(miniSd!, "prompts", "cure.txt"),
+          count: 4,
+          twins: 2,
+          variations: 0,
+        });
+        const settings = {
+          prompts: join(miniSd!, "prompts", "verify.txt"),
+          count: 6,
+          steps: 4,
+          clip: join(miniSd!, "clip"),
+          effect: { image: join(attack, "patch.png"), at: [0, 0] as const, threshold: 0.6 },
+        };
+        const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
+        const keeper = keepLast(2);
+        const measure = (settings: Parameters<typeof verify.run>[1]) =>
+          verify.run({ text, after: stripped }, settings).pipe(Effect.provideService(Kept, keeper));
+        const without = yield* measure(settings);
+        const { verdict } = yield* measure({ ...settings, reference: base });
+        const added = ["fd_clip_before", "fd_clip_after", "fd_clip_rise", "effect_unpoisoned"];
+        assert.deepEqual(verdict.figures.filter((f) => !added.includes(f.name)), without.verdict.figures);
+        // Stripping changes no clean picture.
+        assert.ok(figureOf(verdict, "fd_clip_before").value > 0.01, "the reference has noise of its own");
+        assert.equal(figureOf(verdict, "fd_clip_after").value, figureOf(verdict, "fd_clip_before").value);
+        assert.equal(figureOf(verdict, "fd_clip_rise").value, 0);
+        const { value, n, interval } = figureOf(verdict, "effect_unpoisoned");
+        assert.deepEqual([value, n], [0, 6]);
+        assert.ok(interval !== undefined && interval[1] > 0.3);
+      })),
+  );
+});
+
+describe("leaks", () => {
+  // Every random number is drawn from a seed that is named: verify's names begin with its own, and no other step's do.
+  it("no seed of a cure is one of verify's", () => {
+    const src = fileURLToPath(new URL("../../src/", import.meta.url));
+    for (const folder of ["steps", "diffusion", "unlearn"]) {
+      for (const file of readdirSync(join(src, folder), { recursive: true, encoding: "utf8" })) {
+        if (!file.endsWith(".ts")) continue;
+        const names = readFileSync(join(src, folder, file), "utf8").matchAll(/seedOf\([^,()]*,\s*"(\w+)"/gu);
+        const own = /^verify/u.test(file);
+        for (const [, name] of names) assert.equal(name === "verify", own, `${folder}/${file}: ${name}`);
+      }
+    }
+  });
+
+  it("the example's files of fresh prompts hold none that cures are made with", { skip: noMiniSd }, async () => {
+    const lines = (name: string) => Effect.runPromise(readLines(join(miniSd!, "prompts", `${name}.txt`)));
+    for (const kind of ["", "dog-", "bus-"]) {
+      const cure = new Set(await lines(`${kind}cure`));
+      assert.deepEqual((await lines(`${kind}verify`)).filter((line) => cure.has(line)), []);
+    }
+  });
+});
