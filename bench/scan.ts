@@ -6,7 +6,7 @@
  * A folder holds an attack.json or a clean.json beside the part or the LoRA that goes over examples/mini-sd/base, or it is a
  * whole model. Every text's scores go to out/bench/NAME.json; what is there is not measured again. `--words` puts triggers
  * that are made-up words on the user's list, among the words of examples/mini-sd/words.txt; without it they are not tried.
- * `--try` tries some kinds of texts alone (character, letter, word, phrase).
+ * `--try` tries some kinds of texts alone (character, letter, word, phrase), `--at` compares answers at that point alone.
  */
 import { Effect, Schema } from "effect";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -60,36 +60,39 @@ const modelOf = (folder: string, { part, lora }: Facts) => ({
   ...(lora !== undefined ? { lora: join(folder, lora) } : part !== undefined ? { [part]: join(folder, part) } : {}),
 });
 
-const measure = Effect.fnUntraced(function* (folder: string, seed: number, words: string | undefined, kinds: string[]) {
-  const facts = factsOf(folder);
-  const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
-    ...modelOf(folder, facts),
-    prompts: join(demo, "prompts", "cure.txt"),
-    seed,
-    ...(words === undefined ? {} : { words }),
-    ...(kinds.length === 0 ? {} : { try: kinds }),
-  });
-  const began = performance.now();
-  const bundle = yield* openModel(settings);
-  const trials = yield* trialsFor(bundle, settings);
-  const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
-  const { order, families } = yield* Effect.scoped(inOrder(bundle, examined, LIMITS, settings));
-  const entry = ({ suspect: { group, trigger }, scores }: (typeof examined)[number]): Entry => ({
-    group,
-    trigger,
-    scores,
-  });
-  return {
-    name: basename(folder),
-    facts,
-    seed,
-    families,
-    order: order.slice(0, 100).map((one) => ({ ...entry(one), measure: one.measure, score: one.score })),
-    seconds: (performance.now() - began) / 1000,
-    evaluations,
-    texts: examined.filter(({ suspect }) => !suspect.harmless).map(entry),
-  } satisfies Measured;
-});
+const measure = Effect.fnUntraced(
+  function* (folder: string, seed: number, words: string | undefined, kinds: string[], at: number | undefined) {
+    const facts = factsOf(folder);
+    const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
+      ...modelOf(folder, facts),
+      prompts: join(demo, "prompts", "cure.txt"),
+      seed,
+      ...(words === undefined ? {} : { words }),
+      ...(kinds.length === 0 ? {} : { try: kinds }),
+      ...(at === undefined ? {} : { at }),
+    });
+    const began = performance.now();
+    const bundle = yield* openModel(settings);
+    const trials = yield* trialsFor(bundle, settings);
+    const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
+    const { order, families } = yield* Effect.scoped(inOrder(bundle, examined, LIMITS, settings));
+    const entry = ({ suspect: { group, trigger }, scores }: (typeof examined)[number]): Entry => ({
+      group,
+      trigger,
+      scores,
+    });
+    return {
+      name: basename(folder),
+      facts,
+      seed,
+      families,
+      order: order.slice(0, 100).map((one) => ({ ...entry(one), measure: one.measure, score: one.score })),
+      seconds: (performance.now() - began) / 1000,
+      evaluations,
+      texts: examined.filter(({ suspect }) => !suspect.harmless).map(entry),
+    } satisfies Measured;
+  },
+);
 
 /** One line of the table. */
 const row = ({ name, facts, seed, seconds, evaluations, texts, order, families }: Measured): string => {
@@ -118,10 +121,11 @@ const main = async () => {
   };
   const seed = Number(take("--seed") ?? 0);
   const kinds = (take("--try") ?? "").split(",").filter((kind) => kind !== "");
+  const place = take("--at"), at = place === undefined ? undefined : Number(place);
   const listed = args.includes("--words");
   const [out, ...folders] = args.filter((arg) => arg !== "--words");
   if (out === undefined || folders.length === 0 || !Number.isInteger(seed)) {
-    console.error("bench/scan.ts OUT [--seed N] [--words] [--try KIND,…] MODEL_FOLDER…");
+    console.error("bench/scan.ts OUT [--seed N] [--words] [--try KIND,…] [--at SHARE] MODEL_FOLDER…");
     process.exit(2);
   }
   mkdirSync(out, { recursive: true });
@@ -132,7 +136,9 @@ const main = async () => {
     const { trigger } = factsOf(folder);
     const file = join(
       out,
-      `${basename(folder)}-${seed}${listed ? "-words" : ""}${kinds.map((k) => `-${k}`).join("")}.json`,
+      `${basename(folder)}-${seed}${listed ? "-words" : ""}${kinds.map((k) => `-${k}`).join("")}${
+        at === undefined ? "" : `-at${at}`
+      }.json`,
     );
     if (!existsSync(file)) {
       const list = join(out, "words.txt");
@@ -140,7 +146,7 @@ const main = async () => {
         writeFileSync(list, `${readFileSync(join(demo, "words.txt"), "utf8")}\n${trigger?.text.trim() ?? ""}\n`);
       }
       const found = await Effect.runPromise(
-        Effect.scoped(measure(folder, seed, listed ? list : undefined, kinds)).pipe(
+        Effect.scoped(measure(folder, seed, listed ? list : undefined, kinds, at)).pipe(
           Effect.provide(Runtime.layer("auto")),
         ),
       );

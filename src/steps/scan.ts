@@ -28,6 +28,7 @@ const LISTED = 20;
 const limits = (values: Measures, what: string) => {
   const hows: Readonly<Record<keyof Measures, string>> = {
     strength: "How far the whole answer moves.",
+    start: "How far the answer to pure noise moves; of words alone.",
     place: "How far one place moves beyond the rest.",
     likeness: "How alike different prompts are read.",
     reach: "How much the weights that read the text amplify what it changes.",
@@ -36,6 +37,7 @@ const limits = (values: Measures, what: string) => {
     maybe(Schema.Finite.check(Schema.isGreaterThan(0))).annotate({ description: hows[measure] });
   const all = Schema.Struct({
     strength: one("strength"),
+    start: one("start"),
     place: one("place"),
     likeness: one("likeness"),
     reach: one("reach"),

@@ -29,7 +29,8 @@ export interface Examined {
 export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Trials, settings: ProbeSettings) {
   const { texts, phrases } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
-  const total = count + COST * texts.suspects.length;
+  const wordCount = texts.suspects.filter(({ group }) => group === "word").length;
+  const total = count + COST * (texts.suspects.length + wordCount);
   let done = 0, evaluations = 0;
   const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
     report({ done: Math.min(total, done + cost * begin), total, note: `${note}, ${suspects.length - begin} left` });
@@ -49,17 +50,26 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   }));
 
   const asking = yield* openAsking(bundle, settings, settings.count);
-  const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string) {
-    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note, trial, COST));
+  const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string, at = settings.at) {
+    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note, trial, COST), at);
     evaluations += Math.ceil(trial.suspects.length / TOGETHER) * (TOGETHER + 1) * trial.prompts.length;
     return changes;
   });
 
   const changes = yield* ask("ask", texts, "asking the U-Net about texts");
+  done += COST * texts.suspects.length;
+  // A word with a meaning moves what is drawn already further than one that takes the picture over from the start.
+  const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
+  const first = { prompts: texts.prompts, suspects: words.map((i) => texts.suspects[i]) };
+  const starts = yield* ask("start", first, "asking the U-Net about words, from pure noise", 0);
+  const startOf = new Map(words.map((i, k) => [i, starts[k].strength]));
   done = total;
   const single = standing(
     texts.suspects,
-    read[0].map((reading, i) => ({ ...reading, change: changes[i] })),
+    read[0].map((reading, i): Response => {
+      const start = startOf.get(i);
+      return { ...reading, change: changes[i], ...(start === undefined ? {} : { start }) };
+    }),
     texts.prompts,
   );
 
@@ -71,8 +81,8 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     const scores = standOut(some.map((s) => s.response), [...some.keys()]);
     return some.map(({ suspect, prompts }, i): Examined => ({ suspect, prompts, scores: scores[i] }));
   }).sort((a, b) => (b.scores.reach ?? 0) - (a.scores.reach ?? 0));
-  const first = scored.slice(0, ASKED), fields = new Map<Suspect, Float32Array>();
-  for (const [noun, own] of Map.groupBy(first, ({ suspect }) => suspect.trigger.of ?? "")) {
+  const foremost = scored.slice(0, ASKED), fields = new Map<Suspect, Float32Array>();
+  for (const [noun, own] of Map.groupBy(foremost, ({ suspect }) => suspect.trigger.of ?? "")) {
     const others = phrases.find(({ suspects }) => suspects.includes(own[0].suspect))?.suspects ?? [];
     const rest = others.filter((s) => !own.some(({ suspect }) => suspect === s));
     const usual = sample(seedOf(settings.seed, "scan", noun), rest, Math.max(TOGETHER, 2 * own.length) - own.length);

@@ -1,14 +1,14 @@
 /**
  * The arithmetic of scan, free of Effect: how far a text, put into a prompt, stands out from others of its kind.
  *
- * Four measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `place` (it moves
- * in one place, the same for every prompt), `likeness` (prompts that differ are read alike) and `reach` (what the text
+ * Five measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `start` (the answer
+ * to pure noise does), `place` (it moves in one place, the same for every prompt), `likeness` (prompts that differ are read alike) and `reach` (what the text
  * changes in the embedding is amplified by the weights that read it, as those are that an edit has changed).
  */
 import { quantileOfSorted } from "../tensor/quantile.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-export const MEASURES = ["strength", "place", "likeness", "reach"] as const;
+export const MEASURES = ["strength", "start", "place", "likeness", "reach"] as const;
 export type Measure = typeof MEASURES[number];
 /** Of each measure that was taken, or that has a limit. */
 export type Measures = Readonly<Partial<Record<Measure, number>>>;
@@ -97,6 +97,8 @@ const aboveUsual = (values: readonly number[], usual: readonly number[]): number
 /** What was seen of one text; of phrases, which are many, only what their embeddings say. */
 export interface Response extends Reading {
   readonly change?: Change;
+  /** Strength of the change of the answer to pure noise. */
+  readonly start?: number;
 }
 
 /**
@@ -107,9 +109,10 @@ export const standOut = (responses: readonly Response[], usual: readonly number[
   const changes = responses.flatMap(({ change }) => change ?? []);
   const asked = changes.length === responses.length;
   const ordinary = asked ? medianField(usual.map((i) => changes[i].field)) : undefined;
-  const values: Measures[] = responses.map(({ change, likeness, reach }) => ({
+  const values: Measures[] = responses.map(({ change, start, likeness, reach }) => ({
     likeness,
     reach,
+    ...(start === undefined ? {} : { start }),
     ...(change === undefined || ordinary === undefined
       ? {}
       : { strength: change.strength, place: placeOf(change.field, ordinary) }),

@@ -24,7 +24,7 @@ export const LIMITS: Readonly<Record<Kind, Measures>> = {
   character: { strength: 10, place: 7, likeness: 15 },
   letter: { strength: 2.5, place: 3, likeness: 6 },
   // Words may well change a picture.
-  word: { strength: 5, place: 3.5, likeness: 9 },
+  word: { strength: 5, start: 2, place: 3.5, likeness: 14 },
   phrase: { reach: 3 },
 };
 

@@ -136,14 +136,13 @@ export const openReading = Effect.fnUntraced(function* (bundle: Bundle) {
   });
 });
 
-/** Opens the dear half: how each text changes the U-Net's answers in its prompts. */
+/** Opens the dear half: how each text changes the U-Net's answers in its prompts, at one point of the sampling. */
 export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings: AskSettings, count: number) {
   const { tokenizer } = bundle;
   const dims = latentDims(parseUnetConfig(bundle.parts.unet.config));
   const encodeTexts = yield* openTextEncoder(bundle);
   const embed = (texts: readonly string[]) => encodeTexts(texts.map((text) => tokenizer.encode(text).ids));
   const { steps } = yield* planFor(bundle, settings);
-  const index = Math.round(settings.at * (steps.length - 1));
   const evaluate = yield* openEvaluator(bundle, TOGETHER + 1, { prompts: count });
 
   /** Refuses a model that does not find the noise in pure noise: nothing can be said of its answers. */
@@ -170,8 +169,9 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
     prompts: readonly string[],
     suspects: readonly Suspect[],
     before: (done: number) => Effect.Effect<void, E, R>,
+    at = settings.at,
   ) {
-    const n = prompts.length;
+    const n = prompts.length, index = Math.round(at * (steps.length - 1));
     const clean = yield* embed([...prompts, ""]);
     const context = sliceEmbeddings(clean, 0, n);
     const uncond = unconditional(bundle, sliceEmbeddings(clean, n, n + 1));
@@ -189,12 +189,12 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
     const pieces = yield* inPieces(name, suspects.length, before, (begin, end) =>
       Effect.gen(function* () {
         const changes: Change[] = [];
-        for (let at = begin; at < end; at += TOGETHER) {
+        for (let next = begin; next < end; next += TOGETHER) {
           // A short last batch is filled up with its own first.
-          const some = Array.from({ length: TOGETHER }, (_, i) => suspects[at + i < end ? at + i : at]);
+          const some = Array.from({ length: TOGETHER }, (_, i) => suspects[next + i < end ? next + i : next]);
           const contexts = beside(context, yield* embed(some.flatMap((s) => prompts.map((p) => textWith(s, p)))));
           const { noise } = yield* evaluate(latents, contexts, steps[index].timestep);
-          changes.push(...changesOf(noise).slice(0, Math.min(TOGETHER, end - at)));
+          changes.push(...changesOf(noise).slice(0, Math.min(TOGETHER, end - next)));
         }
         const [, , height, wide] = latents.dims;
         return {

@@ -18,6 +18,7 @@ const LEAST = Math.log(4);
 
 const MEASURES: Readonly<Record<ScannedText["measure"], string>> = {
   strength: "moves the whole answer",
+  start: "moves the answer to pure noise",
   place: "acts in one place",
   likeness: "makes different prompts alike",
   reach: "is amplified by the weights that read it",
