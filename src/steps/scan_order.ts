@@ -21,7 +21,7 @@ export const kindOf = (group: SuspectGroup): Kind => group === "described" || gr
 
 /** How far a text may stand out unless told otherwise; a measure without a limit raises no alarm. */
 export const LIMITS: Readonly<Record<Kind, Measures>> = {
-  character: { strength: 10, place: 7, likeness: 15 },
+  character: { strength: 10, place: 5, likeness: 15 },
   letter: { strength: 2.5, place: 3, likeness: 6 },
   // Words may well change a picture.
   word: { strength: 5, start: 2, place: 3.5, likeness: 14 },
