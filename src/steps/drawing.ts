@@ -112,7 +112,8 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const moved = mean(pick(toClean(whole)));
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
-    const apart = regionDistance(triggered, clean, o.region);
+    // Against the clean pictures of the same weights: how far those moved is told apart from it.
+    const apart = regionDistance(triggered, cleanAfter, o.region);
     const toShown = regionDistance(triggered, shown, o.region);
     const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
     return {
