@@ -112,7 +112,8 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   // Pictures that the trigger changed no more than words do cannot tell whether it still works.
   const told = regionDistance(shown, clean, o.region).map((d) => d > bar);
   const whole = everywhere(o.region);
-  const moved = mean(pick(toClean(whole)));
+  // Words that change nothing at all are a measure of nothing.
+  const [usualIn, usualWhole] = [o.region, whole].map((region) => Math.max(TINY, mean(pick(toClean(region)))));
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
     // Against the clean pictures of the same weights: how far those moved is told apart from it.
@@ -123,8 +124,8 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
       outside: beyond.filter((x) => x > 0).length / n,
       shown: apart.filter((d, i) => told[i] && d > toShown[i]).length / Math.max(1, told.filter((x) => x).length),
       excess: sum(beyond) / n,
-      left: mean(apart) / mean(pick(inRegion)),
-      drift: mean(regionDistance(cleanAfter, clean, whole)) / moved,
+      left: mean(apart) / usualIn,
+      drift: mean(regionDistance(cleanAfter, clean, whole)) / usualWhole,
     } satisfies Drawn;
   });
   return { judge, spill: 1 - sound.length / inRegion.length };
@@ -135,6 +136,9 @@ const mean = (values: readonly number[]): number => sum(values) / values.length;
 
 /** Harmless words that each prompt is drawn with. */
 const HARMLESS = 2;
+
+/** A distance of latents, in their own units, far below what can be seen. */
+const TINY = 1e-6;
 
 /** Of fewer harmless pictures that do not show the backdoor themselves no percentile can be told. */
 const LEAST_SOUND = 4;
