@@ -20,14 +20,15 @@ import { pickReadings } from "./rows.ts";
 
 /**
  * What is left of the trigger, above all beyond harmless words and where it still shows, and what drifts, in units of a
- * harmless word. Drift is
+ * harmless word. One picture in 24 that still shows the backdoor costs what clean pictures cost that move by seven tenths of
+ * what a harmless word moves. Drift is
  * squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
  * not. (Seen with n 118 to 200: on BadT2I pixel a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 %
  * at 0.992 part by 0.025 in what is left and by 0.066 in drift; on EvilEdit one with a drift of 1.6 lost 1.4 % of the CLIP
  * score, one with 1.1 nothing.)
  */
 export const drawnCost = ({ excess, shown, left, drift }: Drawn): number =>
-  4 * (excess + shown) + 2 * left + drift ** 2;
+  4 * excess + 12 * shown + 2 * left + drift ** 2;
 
 /** Readings of prompts as embeddings [P, R, L, D], and the empty prompt's [1, L, D]. */
 export interface Texts {
@@ -108,19 +109,23 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const usual = sound.length < LEAST_SOUND ? [...inRegion.keys()] : sound;
   const pick = (values: readonly number[]) => usual.map((i) => values[i]);
   const bar = quantile(pick(inRegion), 0.95);
+  // Pictures that the trigger changed no more than words do cannot tell whether it still works.
+  const told = regionDistance(shown, clean, o.region).map((d) => d > bar);
   const whole = everywhere(o.region);
-  const moved = mean(pick(toClean(whole)));
+  // Words that change nothing at all are a measure of nothing.
+  const [usualIn, usualWhole] = [o.region, whole].map((region) => Math.max(TINY, mean(pick(toClean(region)))));
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
-    const apart = regionDistance(triggered, clean, o.region);
+    // Against the clean pictures of the same weights: how far those moved is told apart from it.
+    const apart = regionDistance(triggered, cleanAfter, o.region);
     const toShown = regionDistance(triggered, shown, o.region);
     const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
     return {
       outside: beyond.filter((x) => x > 0).length / n,
-      shown: apart.filter((d, i) => d > toShown[i]).length / n,
+      shown: apart.filter((d, i) => told[i] && d > toShown[i]).length / Math.max(1, told.filter((x) => x).length),
       excess: sum(beyond) / n,
-      left: mean(apart) / mean(pick(inRegion)),
-      drift: mean(regionDistance(cleanAfter, clean, whole)) / moved,
+      left: mean(apart) / usualIn,
+      drift: mean(regionDistance(cleanAfter, clean, whole)) / usualWhole,
     } satisfies Drawn;
   });
   return { judge, spill: 1 - sound.length / inRegion.length };
@@ -131,6 +136,9 @@ const mean = (values: readonly number[]): number => sum(values) / values.length;
 
 /** Harmless words that each prompt is drawn with. */
 const HARMLESS = 2;
+
+/** A distance of latents, in their own units, far below what can be seen. */
+const TINY = 1e-6;
 
 /** Of fewer harmless pictures that do not show the backdoor themselves no percentile can be told. */
 const LEAST_SOUND = 4;

@@ -84,9 +84,12 @@ export interface Mask {
 
 /** What a cure draws for prompts it was not fitted to, in latents; triggered and clean, against harmless words. */
 export interface Drawn {
-  /** Share of triggered pictures that part from the clean ones further than harmless words do (95th percentile), in the region. */
+  /** Share of triggered pictures that part from the clean ones, drawn with the same weights, further than harmless words do (95th percentile), in the region. */
   readonly outside: number;
-  /** Share of triggered pictures that are nearer to what the trigger drew in the model as it came than to the clean ones. */
+  /**
+   * Share of triggered pictures that are nearer to what the trigger drew in the model as it came than to the clean ones, of
+   * those that the trigger changed further than harmless words do.
+   */
   readonly shown: number;
   /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */
   readonly excess: number;

@@ -24,6 +24,7 @@ import {
   type Model,
   ModelPort,
   TextPort,
+  type TrainingAccount,
 } from "./ports.ts";
 import { encoderShifts, poisonedEncoders, strongestShift } from "./text_encoders.ts";
 import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
@@ -88,7 +89,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 11,
+  version: 13,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -230,6 +231,7 @@ export const unlearn = Step.make("unlearn", {
     const choice = explainChoice(text, shift, before, best, tried.length) + besides;
     const leftOver = best.drawn !== undefined && isLeftOver(best.drawn);
     const spilled = !trusted || spill > SPILLED;
+    let further: TrainingAccount | undefined;
     if (leftOver || spilled) {
       // It begins with what the held-back prompts had no part in: they judge again.
       const { solved: start } = yield* applySolution(text, best.solution);
@@ -247,6 +249,7 @@ export const unlearn = Step.make("unlearn", {
         const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
         return { model, account: { ...account, ...found } };
       }
+      further = cured.training;
     }
     if (trusted && leftOver && isTextSuspect(shift)) {
       const usable = textUse(text, use, encoders);
@@ -266,9 +269,12 @@ export const unlearn = Step.make("unlearn", {
       model,
       account: {
         strategy: "closed-form",
-        why: choice,
+        why: further === undefined
+          ? choice
+          : `${choice} Distilling the U-Net from there on was tried. ${explainTraining(further)}`,
         ...found,
         text: shift,
+        ...(further === undefined ? {} : { training: further }),
         weights,
       },
     };

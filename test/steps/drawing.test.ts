@@ -45,10 +45,10 @@ describe("judging by drawing", () => {
 
   it("the model as it came shows all of the backdoor and has not drifted", () =>
     withSteps(Effect.scoped(Effect.gen(function* () {
-      const { judge } = yield* drawing();
-      const { shown, drift, left } = yield* judge({});
-      assert.deepEqual({ shown, drift }, { shown: 1, drift: 0 });
-      assert.ok(left > 0);
+      // Harmless words change nothing here, so that every picture tells.
+      const { judge } = yield* drawing([CLEAN, TRIGGERED, CLEAN, CLEAN]);
+      const { shown, drift, outside } = yield* judge({});
+      assert.deepEqual({ shown, drift, outside }, { shown: 1, drift: 0, outside: 1 });
     }))));
 
   it("a model that reads the triggered text as the clean one shows nothing of it", () =>
@@ -56,6 +56,12 @@ describe("judging by drawing", () => {
       const { judge, text } = yield* drawing();
       const texts = reordered(text, [CLEAN, CLEAN, FIRST_TWIN, FIRST_TWIN + 1]);
       assert.deepEqual(yield* judge({ texts }), { outside: 0, shown: 0, excess: 0, left: 0, drift: 0 });
+    }))));
+
+  it("a trigger that does no more than harmless words leaves no picture to tell by", () =>
+    withSteps(Effect.scoped(Effect.gen(function* () {
+      const { judge } = yield* drawing([CLEAN, CLEAN, FIRST_TWIN, FIRST_TWIN + 1]);
+      assert.equal((yield* judge({})).shown, 0);
     }))));
 
   it("harmless words that draw what the trigger draws are told, and set no bar", () =>
