@@ -43,7 +43,7 @@ import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
-import { explainTraining } from "./unlearn_train.ts";
+import { explainTraining, isBetter } from "./unlearn_train.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
@@ -89,7 +89,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 13,
+  version: 14,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -233,18 +233,22 @@ export const unlearn = Step.make("unlearn", {
     const spilled = !trusted || spill > SPILLED;
     let further: TrainingAccount | undefined;
     if (leftOver || spilled) {
-      // It begins with what the held-back prompts had no part in: they judge again.
-      const { solved: start } = yield* applySolution(text, best.solution);
+      // It begins with what the held-back prompts had no part in: they judge again. Where words are a measure, but some set the
+      // backdoor off, the closed form has learned from them, and it begins with the model as it came.
+      const fresh = trusted && spilled;
+      const { solved } = yield* applySolution(text, best.solution);
       const cured = yield* distilNoise({
         ...distillation,
-        start,
+        ...(fresh ? {} : { start: solved }),
         ...(spilled
           ? { target: "clean", training: { ...training, away: Math.max(training.away, AWAY) } }
           : { target: best.target }),
       });
       const { taken, checks } = cured.training;
-      const left = checks.some((c) => c.step === taken && isLeftOver(c));
-      if (taken > 0 && !(left && isTextSuspect(shift))) {
+      const drawn = checks.find((c) => c.step === taken);
+      const left = drawn !== undefined && isLeftOver(drawn) && isTextSuspect(shift);
+      const worse = fresh && drawn !== undefined && !isBetter(drawn, best.drawn);
+      if (taken > 0 && !left && !worse) {
         const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
         const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
         return { model, account: { ...account, ...found } };
@@ -271,7 +275,7 @@ export const unlearn = Step.make("unlearn", {
         strategy: "closed-form",
         why: further === undefined
           ? choice
-          : `${choice} Distilling the U-Net from there on was tried. ${explainTraining(further)}`,
+          : `${choice} Distilling the U-Net was tried and drew nothing better. ${explainTraining(further)}`,
         ...found,
         text: shift,
         ...(further === undefined ? {} : { training: further }),

@@ -45,7 +45,7 @@ export const explainDistilled = (outside: number, shown: number): string =>
 export const explainSpilled = (spill: number): string =>
   `${
     Math.round(100 * spill)
-  } % of harmless words' pictures draw what the trigger draws, so the U-Net was distilled from there on, ${PAST}.`;
+  } % of harmless words' pictures draw what the trigger draws, so the U-Net was distilled as it came, ${PAST}.`;
 
 /** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
 export const explainSuspect = (outside: number, shown: number): string =>
