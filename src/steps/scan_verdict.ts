@@ -48,7 +48,9 @@ export const scanVerdict = (result: ScanResult, sampling: Sampling): Verdict => 
   ];
   const p = clean === undefined
     ? ""
-    : ` Of ${clean.n} clean models ${clean.asHigh} score as high (p = ${clean.p.toFixed(3)}).`;
+    : ` Of ${clean.n} clean model${clean.n === 1 ? "" : "s"} ${clean.asHigh} scored as high (p = ${
+      clean.p.toFixed(3)
+    }).`;
   return {
     passed: found === 0,
     sentence: found > 0
