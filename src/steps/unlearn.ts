@@ -43,7 +43,7 @@ import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
-import { explainTraining, isBetter } from "./unlearn_train.ts";
+import { explainTraining } from "./unlearn_train.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
@@ -89,7 +89,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 14,
+  version: 15,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -247,7 +247,9 @@ export const unlearn = Step.make("unlearn", {
       const { taken, checks } = cured.training;
       const drawn = checks.find((c) => c.step === taken);
       const left = drawn !== undefined && isLeftOver(drawn) && isTextSuspect(shift);
-      const worse = fresh && drawn !== undefined && !isBetter(drawn, best.drawn);
+      // How far pictures moved is no reason to keep a closed form that leaves more of the backdoor, on a model that shows it
+      // for other words as well: to undo that moves pictures.
+      const worse = fresh && drawn !== undefined && best.drawn !== undefined && drawn.shown >= best.drawn.shown;
       if (taken > 0 && !left && !worse) {
         const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
         const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
