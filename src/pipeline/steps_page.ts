@@ -68,10 +68,15 @@ const settingRows = (
   ...within.flatMap((inner) => settingRows(inner, `${above}${name}.`)),
 ];
 
-/** A use of the step: inputs from the first step that gives their kind, what must be given from parameters. */
+/**
+ * A use of the step: inputs from the first step that gives their kind, what must be given from parameters. What may be left
+ * out is taken from steps further up alone, so that all uses together are one pipeline without a circle.
+ */
 const example = (step: StepInfo, all: ReadonlyArray<StepInfo>): string => {
-  const wires = step.inputs.flatMap(({ name, kind }) => {
-    const source = all.find((other) => other !== step && other.outputs.some((output) => output.kind === kind));
+  const above = all.slice(0, all.indexOf(step));
+  const wires = step.inputs.flatMap(({ name, kind, required }) => {
+    const from = required ? all : above;
+    const source = from.find((other) => other !== step && other.outputs.some((output) => output.kind === kind));
     const output = source?.outputs.find((o) => o.kind === kind);
     return source === undefined || output === undefined ? [] : [`${name}: \${{ steps.${source.name}.${output.name} }}`];
   });
