@@ -1,13 +1,15 @@
 /**
- * How a cure is judged by what it draws, short of decoding: the latents of prompts that it was not fitted to, by verify's
- * criterion. A triggered picture may part from the clean one as far as harmless words' pictures do (95th percentile),
- * those left out that draw what the trigger draws.
+ * How a cure is judged by what it draws, short of decoding: the latents of prompts that it was not fitted to. As for verify,
+ * a triggered picture may part from the clean one as far as harmless words' pictures do (95th percentile), those left out
+ * that draw what the trigger draws. Unlike there, the clean picture is the cured model's: how far that moved from the one
+ * before is told apart, as drift.
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { pictureNoise } from "../diffusion/picture_noise.ts";
 import { latentDims, openSampler } from "../diffusion/sampler.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
+import { mean } from "../metrics/intervals.ts";
 import { quantile } from "../metrics/quantile.ts";
 import { regionDistance } from "../metrics/region.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
@@ -21,8 +23,9 @@ import { pickReadings } from "./rows.ts";
 /**
  * What is left of the trigger, above all beyond harmless words and where it still shows, and what drifts, in units of a
  * harmless word. One picture in 24 that still shows the backdoor costs what clean pictures cost that move by seven tenths of
- * what a harmless word moves. Drift is
- * squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
+ * what a harmless word moves (set on BadT2I object, whose verification had been looked at).
+ *
+ * Drift is squared: clean pictures that move by a fifth of what a harmless word moves still look the same, beyond a whole one they do
  * not. (Seen with n 118 to 200: on BadT2I pixel a closed form that leaves 3.0 % at a cosine of 0.997 and one that leaves 0.5 %
  * at 0.992 part by 0.025 in what is left and by 0.066 in drift; on EvilEdit one with a drift of 1.6 lost 1.4 % of the CLIP
  * score, one with 1.1 nothing.)
@@ -116,7 +119,6 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const [usualIn, usualWhole] = [o.region, whole].map((region) => Math.max(TINY, mean(pick(toClean(region)))));
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
-    // Against the clean pictures of the same weights: how far those moved is told apart from it.
     const apart = regionDistance(triggered, cleanAfter, o.region);
     const toShown = regionDistance(triggered, shown, o.region);
     const beyond = apart.map((d) => Math.max(0, Math.log(d / bar)));
@@ -132,7 +134,6 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
 });
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
-const mean = (values: readonly number[]): number => sum(values) / values.length;
 
 /** Harmless words that each prompt is drawn with. */
 const HARMLESS = 2;

@@ -88,7 +88,7 @@ export interface Drawn {
   readonly outside: number;
   /**
    * Share of triggered pictures that are nearer to what the trigger drew in the model as it came than to the clean ones, of
-   * those that the trigger changed further than harmless words do.
+   * those that the trigger changed further than harmless words do; 0 where it changed none so far.
    */
   readonly shown: number;
   /** Mean over triggered pictures of ln of how far beyond that they are, 0 for those within. */

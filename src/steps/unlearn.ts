@@ -89,7 +89,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 15,
+  version: 16,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -231,6 +231,8 @@ export const unlearn = Step.make("unlearn", {
     const choice = explainChoice(text, shift, before, best, tried.length) + besides;
     const leftOver = best.drawn !== undefined && isLeftOver(best.drawn);
     const spilled = !trusted || spill > SPILLED;
+    const usable = textUse(text, use, encoders);
+    const suspect = trusted && isTextSuspect(shift) && held.every((p) => usable[p].includes(true));
     let further: TrainingAccount | undefined;
     if (leftOver || spilled) {
       // It begins with what the held-back prompts had no part in: they judge again. Where words are a measure, but some set the
@@ -246,27 +248,25 @@ export const unlearn = Step.make("unlearn", {
       });
       const { taken, checks } = cured.training;
       const drawn = checks.find((c) => c.step === taken);
-      const left = drawn !== undefined && isLeftOver(drawn) && isTextSuspect(shift);
+      const left = suspect && drawn !== undefined && isLeftOver(drawn);
       // How far pictures moved is no reason to keep a closed form that leaves more of the backdoor, on a model that shows it
       // for other words as well: to undo that moves pictures.
       const worse = fresh && drawn !== undefined && best.drawn !== undefined && drawn.shown >= best.drawn.shown;
       if (taken > 0 && !left && !worse) {
         const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
-        const { model, account } = trained("closed-form+distill", `${choice} ${then}`, shift, cured);
+        const how = fresh ? "distill" : "closed-form+distill";
+        const { model, account } = trained(how, `${choice} ${then}`, shift, cured);
         return { model, account: { ...account, ...found } };
       }
-      further = cured.training;
+      further = { ...cured.training, taken: 0 };
     }
-    if (trusted && leftOver && isTextSuspect(shift)) {
-      const usable = textUse(text, use, encoders);
-      if (held.every((p) => usable[p].includes(true))) {
-        const cured = yield* distilText(
-          { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
-          encoders,
-        );
-        const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER, SHOWN)}`, shift, cured);
-        return { model, account: { ...account, ...found } };
-      }
+    if (leftOver && suspect) {
+      const cured = yield* distilText(
+        { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
+        encoders,
+      );
+      const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER, SHOWN)}`, shift, cured);
+      return { model, account: { ...account, ...found } };
     }
     // The chosen setting is solved again with every prompt: the held-back ones have done their work.
     const solution = solveClosedForm(fit(everyPrompt, best.target, best.varied), best.lambda, best.mu);
@@ -275,9 +275,7 @@ export const unlearn = Step.make("unlearn", {
       model,
       account: {
         strategy: "closed-form",
-        why: further === undefined
-          ? choice
-          : `${choice} Distilling the U-Net was tried and drew nothing better. ${explainTraining(further)}`,
+        why: further === undefined ? choice : `${choice} Distilling the U-Net was tried. ${explainTraining(further)}`,
         ...found,
         text: shift,
         ...(further === undefined ? {} : { training: further }),

@@ -48,7 +48,7 @@ const CHOICES = {
 
 export const NoiseTraining = Schema.Struct({
   ...trainingFields({ steps: 240, batch: 16, rate: 3e-4, keep: 1 }),
-  ...checkFields(60, 24),
+  ...checkFields(60),
   weights: defaulted(
     Schema.Literals(["auto", "attn2", "attention", "all"]).annotate({
       description:

@@ -51,7 +51,7 @@ export const explainSpilled = (spill: number): string =>
 export const explainSuspect = (outside: number, shown: number): string =>
   `That is more than ${100 * outside} % of the former or ${
     100 * shown
-  } % of the latter, distilling the U-Net left as much, ` +
+  } % of the latter, distilling the U-Net did not help, ` +
   "and the trigger moves the embeddings further than harmless words do, so the text " +
   "encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: with " +
   "another text encoder its share of the backdoor is back.";

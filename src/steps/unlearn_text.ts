@@ -28,7 +28,7 @@ import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
-  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100, 24) },
+  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100) },
 ).annotate({ description: "text: how the text encoder is trained." });
 
 /**

@@ -54,15 +54,15 @@ export const trainingFields = (defaults: Defaults) => ({
   ),
 });
 
-/** Settings of a run that is judged on the way; every so many steps and by so many pictures by default. */
-export const checkFields = (every: number, pictures: number) => ({
+/** Settings of a run that is judged on the way; every so many steps by default. */
+export const checkFields = (every: number) => ({
   check: defaulted(
     Count(100_000).annotate({ description: "Steps between two checks by drawing the held-back prompts." }),
     every,
   ),
   pictures: defaulted(
     Count(4096).annotate({ description: "Triggered pictures that a check draws at least." }),
-    pictures,
+    24,
   ),
 });
 
@@ -189,6 +189,6 @@ export const explainTraining = ({ losses, checks, taken, stopped, steps }: Train
       } % look more like ` +
       `what the trigger drew, and clean pictures move by ` +
       `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
-  const none = taken > 0 ? "" : " It drew nothing better than the weights that it began with, so these are kept.";
+  const none = taken > 0 ? "" : " Nothing that it drew was better than without it, so none of its weights were taken.";
   return `Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
 };

@@ -6,11 +6,14 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
+import { eachEmbedding } from "../../src/diffusion/embeddings.ts";
+import { CLEAN, FIRST_TWIN, TRIGGERED } from "../../src/steps/capture.ts";
 import { denoise } from "../../src/steps/denoise.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { locate } from "../../src/steps/locate.ts";
 import { mask } from "../../src/steps/mask.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
+import { pickReadings } from "../../src/steps/rows.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
 import { isTextWeight } from "../../src/unlearn/closed_form.ts";
 import { tempFolder } from "../support/bundles.ts";
@@ -174,6 +177,43 @@ describe("strategies that train", () => {
         const { losses, taken, stopped } = account.training!;
         assert.deepEqual([losses.length, taken, stopped], [4, 4, false]);
         assert.deepEqual([...cured.bundle.changed.keys()], ["unet"]);
+      })),
+  );
+
+  it(
+    "auto distils the model as it came where harmless words draw what the trigger draws, or says that it did not help",
+    { timeout: 120_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text: read0 } = yield* read;
+        // One of every prompt's two harmless words is read as the trigger is.
+        const all = read0.prompts.map((_, p) => ({ p, readings: [CLEAN, TRIGGERED, TRIGGERED, FIRST_TWIN + 1] }));
+        const embeddings = eachEmbedding(read0.embeddings, (t) => pickReadings(t, all));
+        const text = { ...read0, embeddings };
+        const { capture } = yield* denoise.run({ text }, { steps, guidance: 2, tokens: 2, at: [0, 0.5] });
+        const { field } = yield* locate.run({ text, capture }, {});
+        const { mask: where } = yield* mask.run({ field }, {});
+        const everywhere = {
+          ...field,
+          use: field.use.map(() => [true, true]),
+          shape: { ...field.shape, shape: "global" as const },
+        };
+        const { account } = yield* unlearn.run({ text, capture, field: everywhere, mask: where }, {
+          strategy: "auto",
+          steps,
+          train_unet: { weights: "attn2", steps: 4, batch: 4, check: 4, samples: 4, noisings: 1, pictures: 4 },
+        });
+        const { checks, taken } = account.training!;
+        // It did not begin with the closed form, which would be judged at step 0.
+        assert.deepEqual(checks.map((c) => c.step), [4]);
+        if (account.strategy === "distill") {
+          assert.match(account.why, /50 % of harmless words' pictures draw what the trigger draws/);
+          assert.ok(checks[0].shown < account.chosen!.drawn!.shown);
+        } else {
+          assert.deepEqual([account.strategy, taken], ["closed-form", 0]);
+          assert.match(account.why, /none of its weights were taken/);
+          assert.ok(checks[0].shown >= account.chosen!.drawn!.shown);
+        }
       })),
   );
 
