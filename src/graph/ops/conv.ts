@@ -150,8 +150,7 @@ const weightGradient = (
     for (let j = 0; j < kw; j++) {
       const [row, column] = [Math.floor(i / stride), Math.floor(j / stride)];
       // Columns first: what all rows of the kernel share is then cut once, and rows are whole stretches of memory.
-      const cut = slice(slice(phase(i % stride, j % stride), 3, column, column + w), 2, row, row + h);
-      met.push(reshape(cut, [channels, 1, n * h * w]));
+      met.push(slice(slice(phase(i % stride, j % stride), 3, column, column + w), 2, row, row + h));
     }
   }
   const patches = reshape(concat(met, 1), [channels * kh * kw, n * h * w]);
