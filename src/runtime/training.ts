@@ -44,8 +44,8 @@ export const openTrainer = Effect.fnUntraced(function* (
   const fail = (message: string) => new RuntimeError({ model: model.name, message: `${model.name}: ${message}` });
 
   let held = new Map<string, DeviceTensor>();
-  for (const { input, weight, role, dims } of state) {
-    const start = role === "weight" || role === "average" ? weights[weight] : zeros(dims);
+  for (const { input, weight, dims } of state) {
+    const start = weight === undefined ? zeros(dims) : weights[weight];
     if (start === undefined || !sameDims(start.dims, dims)) {
       return yield* fail(
         `${weight}: wanted [${dims.join(", ")}], given ${start ? `[${start.dims.join(", ")}]` : "none"}`,
@@ -83,7 +83,7 @@ export const openTrainer = Effect.fnUntraced(function* (
   const read: Trainer["read"] = Effect.fnUntraced(function* (role) {
     const found = new Map<string, Tensor>();
     for (const s of state) {
-      if (s.role !== role) continue;
+      if (s.role !== role || s.weight === undefined) continue;
       const { dims, data } = yield* toHost(held.get(s.input)!);
       // A copy: on wasm and native the values are the tensor itself, which the next step frees.
       if (data instanceof Float32Array) found.set(s.weight, { dims, data: data.slice() });
