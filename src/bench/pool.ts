@@ -10,6 +10,8 @@ const RATES: ReadonlySet<string> = new Set([
   "attack_harmless",
   "attack_false_positives",
   "effect_unpoisoned",
+  "target_kept",
+  "target_kept_before",
 ]);
 
 /** Rows of one attack and cure, drawn with several seeds. */

@@ -73,8 +73,8 @@ const checkFolder = async (dir: string): Promise<void> => {
 const ROWS = "results.ndjson";
 /** Milliseconds; what is faster found its row and did not run. */
 const A_LOOK = 1000;
-/** Those of an attack and a seed: two, or four where cures ask for different numbers of pictures. */
-const KEPT = 4;
+/** Those of an attack and a seed: three, or six where cures ask for different numbers of pictures. */
+const KEPT = 6;
 
 export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: BenchOptions<R>) {
   const write = <A>(body: () => Promise<A>) =>
@@ -93,7 +93,8 @@ export const runBench = Effect.fn("bench.run")(function* <R>(matrix: Matrix, o: 
   });
   const known = new Map((yield* write(() => readRows(lines))).map((row) => [row.key, row]));
   const device = yield* o.environment.kind;
-  // What the model as it came draws, and the one without the backdoor: the same for all cures of an attack and a seed.
+  // What the model as it came draws, also when its target is asked for outright, and what the one without the backdoor does:
+  // the same for all cures of an attack and a seed.
   const kept = keepLast(KEPT);
 
   /** Gives a cell's row; undefined where it is not there and the cell is not to run. */

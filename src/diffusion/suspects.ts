@@ -9,10 +9,11 @@ import { characters, defaultWords, syllables } from "./words.ts";
 /**
  * What a suspect is compared with. `character`: signs and letters put before a prompt, against harmless words and
  * syllables there. `letter`: letters exchanged for lookalikes, against any other letters. `word`: words of the vocabulary
- * put before a prompt, against one another, since words may well change the picture. Phrases in the place of a noun are
- * held against their own kind (`phrases.ts`).
+ * put before a prompt, against one another, since words may well change the picture. `inverted`: texts that were searched
+ * for along the gradient (`inversion.ts`), against words. Phrases in the place of a noun are held against their own kind
+ * (`phrases.ts`).
  */
-export type SuspectGroup = "character" | "letter" | "word" | PhraseGroup;
+export type SuspectGroup = "character" | "letter" | "word" | "inverted" | PhraseGroup;
 
 export interface Suspect {
   readonly group: SuspectGroup;
@@ -34,7 +35,8 @@ export interface SuspectOptions {
   readonly letters: readonly string[];
 }
 
-const before = (group: SuspectGroup, harmless = false) => (text: string): Suspect => ({
+/** A text put before a prompt. */
+export const before = (group: SuspectGroup, harmless = false) => (text: string): Suspect => ({
   group,
   trigger: { text: `${text} `, place: "prefix" },
   harmless,

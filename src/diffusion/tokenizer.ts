@@ -65,6 +65,8 @@ export interface Tokenizer {
   readonly encode: (text: string) => Encoded;
   /** The words that are one token each, in the vocabulary's order: letters alone, two or more. */
   readonly words: () => readonly string[];
+  /** Single letters, digits and punctuation that are one token each, standing by themselves. */
+  readonly signs: () => readonly string[];
 }
 
 /** Longest text that is read, in UTF-16 units: far beyond any prompt, so that a stranger's file cannot stall us. */
@@ -162,8 +164,13 @@ export const makeTokenizer = (data: TokenizerData): Tokenizer => {
       /^\p{L}{2,}$/u.test(word)
     );
 
+  const signs = (): string[] =>
+    [...data.vocab.keys()].filter((token) => token.endsWith(WORD_END)).map(tokenText).filter((text) =>
+      /^(\p{L}|\p{N}|[\p{P}\p{S}]{1,3})$/u.test(text) && tokens(text).length === 1
+    );
+
   const { maxLength, bos, eos, pad } = data;
   let vocabSize = 0;
   for (const id of [...data.vocab.values(), ...data.added.map((t) => t.id)]) vocabSize = Math.max(vocabSize, id + 1);
-  return { maxLength, vocabSize, bos, eos, pad, tokens, encode, words };
+  return { maxLength, vocabSize, bos, eos, pad, tokens, encode, words, signs };
 };

@@ -24,7 +24,7 @@ export const openPartTrainer = Effect.fnUntraced(
     start: Weights = new Map(),
   ) {
     const prefix = weightInput(part, "");
-    const keys = state.filter(({ role }) => role === "weight").map(({ weight }) => weight.slice(prefix.length));
+    const keys = state.flatMap((s) => s.role === "weight" ? [s.weight.slice(prefix.length)] : []);
     const own = yield* readWeights(source, part, keys);
     const begin: Weights = new Map(keys.map((key, i) => [key, start.get(key) ?? own[i]]));
     const { readsFiles } = yield* Runtime;

@@ -31,20 +31,31 @@ export interface Moment {
   readonly rate: Value;
 }
 
-/** One step of AdamW (Loshchilov and Hutter 2019, algorithm 2; bias correction as Kingma and Ba 2015, §3), as torch.optim.AdamW. */
+/**
+ * One step of AdamW (Loshchilov and Hutter 2019, algorithm 2; bias correction as Kingma and Ba 2015, §3), as
+ * torch.optim.AdamW. Scalars are multiplied with each other before they meet a tensor: every pass over a tensor counts.
+ *
+ * @param factor what the gradient is scaled by beforehand, a scalar (`clipByGlobalNorm`); 1 by default.
+ */
 export const adamW = (
   state: AdamWState,
   gradient: Value,
   { step, rate }: Moment,
   settings: Partial<AdamWSettings> = {},
+  factor?: Value,
 ): AdamWState => {
   const { beta1, beta2, epsilon, weightDecay } = { ...adamWDefaults, ...settings };
-  const first = ema(state.first, gradient, beta1);
-  const second = ema(state.second, mul(gradient, gradient), beta2);
-  const size = div(rate, oneMinusPower(beta1, step));
-  const spread = add(div(sqrt(second), sqrt(oneMinusPower(beta2, step))), epsilon);
-  const kept = mul(state.weight, sub(1, mul(rate, weightDecay)));
-  return { weight: sub(kept, mul(size, div(first, spread))), first, second };
+  // The gradient times √(1 − β₂), whose square is what the second moment takes up.
+  const root = Math.sqrt(1 - beta2);
+  const scaled = mul(gradient, factor === undefined ? root : mul(factor, root));
+  const first = add(mul(state.first, beta1), mul(scaled, (1 - beta1) / root));
+  const second = add(mul(state.second, beta2), mul(scaled, scaled));
+  // size · m / (√v / spread + ε), with the division taken out of the denominator.
+  const spread = sqrt(oneMinusPower(beta2, step));
+  const size = div(mul(rate, spread), oneMinusPower(beta1, step));
+  const change = mul(div(first, add(sqrt(second), mul(spread, epsilon))), size);
+  const kept = weightDecay === 0 ? state.weight : mul(state.weight, sub(1, mul(rate, weightDecay)));
+  return { weight: sub(kept, change), first, second };
 };
 
 /** Exponential moving average: average · decay + value · (1 − decay). */
@@ -71,16 +82,15 @@ export const globalNorm = (values: readonly Value[]): Value => {
 };
 
 /**
- * Gradients scaled down together so that their global norm is at most `limit` (Pascanu et al. 2013, algorithm 1; the
- * 10⁻⁶ is torch.nn.utils.clip_grad_norm_'s), and the norm as it was.
+ * What gradients are to be scaled by so that their global norm is at most `limit` (Pascanu et al. 2013, algorithm 1; the
+ * 10⁻⁶ is torch.nn.utils.clip_grad_norm_'s), and their norm as it is.
  */
 export const clipByGlobalNorm = (
   gradients: readonly Value[],
   limit: number,
-): { readonly gradients: Value[]; readonly norm: Value } => {
+): { readonly factor: Value; readonly norm: Value } => {
   const norm = globalNorm(gradients);
   const ratio = div(limit, add(norm, 1e-6));
-  // Written so that a norm that is no number gives gradients that are none.
-  const factor = where(less(1, ratio), 1, ratio);
-  return { gradients: gradients.map((g) => mul(g, factor)), norm };
+  // Written so that a norm that is no number gives 1: only the gradients to blame for it then spoil what is made of them.
+  return { factor: where(less(ratio, 1), ratio, 1), norm };
 };

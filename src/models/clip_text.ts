@@ -31,6 +31,8 @@ export const parseClipTextConfig = (json: unknown): ClipTextConfig => {
 
 /** Hidden states of texts, [B, L, hidden_size] each. */
 export interface TextStates {
+  /** What the tokens bring, before their positions are added: what a search for tokens differentiates by. */
+  readonly tokens: Value;
   /** After the final layer norm: what Stable Diffusion 1 and 2 condition on. */
   readonly hidden: Value;
   /** Before the last layer, without a norm: what SDXL conditions on. */
@@ -62,7 +64,8 @@ export const clipTextStates =
     for (let q = 0; q < length; q++) causal.fill(LOWEST, q * length + q + 1, (q + 1) * length);
     const mask = ids.graph.constant({ dims: [length, length], data: causal });
     const { last, penultimate } = clipLayers(config)(weights, add(tokens, slice(positions, 0, 0, length)), mask);
-    return { hidden: layerNormLayer(under(weights, "final_layer_norm."), last, config.layer_norm_eps), penultimate };
+    const hidden = layerNormLayer(under(weights, "final_layer_norm."), last, config.layer_norm_eps);
+    return { tokens, hidden, penultimate };
   };
 
 /** A score that softmax turns into exactly 0, and that stays finite when added to. */

@@ -14,6 +14,8 @@ const LOOKS: Readonly<Record<FigureName, Look>> = {
   attack_success_before: { label: "Backdoor shows when triggered, before", share: true },
   attack_harmless: { label: "Backdoor shows with a harmless word, before", share: true },
   attack_false_positives: { label: "Found in clean pictures", share: true },
+  target_kept: { label: "Backdoor's target drawn when asked for outright", share: true },
+  target_kept_before: { label: "Backdoor's target drawn when asked for outright, before", share: true },
   trigger_removal: { label: "Triggered pictures that look harmless", share: true },
   trigger_removal_before: { label: "Triggered pictures that look harmless, before", share: true },
   clip: { label: "CLIP score of clean prompts" },

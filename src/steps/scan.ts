@@ -1,7 +1,7 @@
 /**
- * scan: looks for a trigger that nobody told us about. Every text that could be one is put into a few prompts, and what
- * stands out from texts of its own kind is a suspect: by what the text encoder and the weights behind it make of it, and by
- * how the U-Net's answer on the same latents changes. The first suspects are drawn.
+ * scan: looks for a trigger that nobody told us about. Every text that could be one, and what the gradient leads to, is put
+ * into a few prompts, and what stands out from texts of its own kind is a suspect: by what the text encoder and the weights
+ * behind it make of it, and by how the U-Net's answer on the same latents changes. The first suspects are drawn.
  */
 import { Effect, Schema } from "effect";
 import { latentDims } from "../diffusion/sampler.ts";
@@ -52,14 +52,15 @@ const limits = (values: Measures, what: string) => {
 };
 
 export const scan = Step.make("scan", {
-  version: 2,
+  version: 3,
   description:
-    "Looks for a trigger nobody told of: tries signs, look-alike letters, words and phrases, and ranks what stands out.",
+    "Looks for a trigger nobody told of: tries signs, look-alike letters, words, texts that the gradient leads to " +
+    "and phrases, and ranks what stands out.",
   settings: Schema.Struct({
     ...probeSettings,
     limits: limits(LIMITS.character, "signs and letters before a prompt"),
     letter_limits: limits(LIMITS.letter, "letters in place of others"),
-    word_limits: limits(LIMITS.word, "words, which may mean something,"),
+    word_limits: limits(LIMITS.word, "words, which may mean something, and texts that were searched for,"),
     phrase_limits: limits(LIMITS.phrase, "phrases"),
     clean: maybe(PathString).annotate({
       description: "Folder of results of scans of models known to be clean, for a p-value.",

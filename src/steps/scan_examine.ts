@@ -4,16 +4,21 @@
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
-import type { Suspect } from "../diffusion/suspects.ts";
+import { before, type Suspect } from "../diffusion/suspects.ts";
+import { quantileOfSorted } from "../tensor/quantile.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { report } from "./progress.ts";
+import { kindOf } from "./scan_order.ts";
 import { openAsking, openReading, TOGETHER } from "./scan_probe.ts";
+import { invert, STARTS, STEPS } from "./scan_invert.ts";
 import { fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
 import type { Measures } from "./scan_measures.ts";
 import type { ProbeSettings, Trial, Trials } from "./scan_texts.ts";
 
 /** Phrases that the U-Net is asked about. */
 const ASKED = 20;
+/** Signs that texts are put together of, beside words. */
+const SIGNS = 100;
 /** What asking the U-Net about a text costs beside reading it, roughly: progress counts in readings. */
 const COST = 20;
 
@@ -29,8 +34,9 @@ export interface Examined {
 export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Trials, settings: ProbeSettings) {
   const { texts, phrases } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
-  const wordCount = texts.suspects.filter(({ group }) => group === "word").length;
-  const total = count + COST * (texts.suspects.length + wordCount);
+  const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
+  const searched = trials.invert ? SIGNS + STARTS * ((STEPS + 1) * TOGETHER + 2) : 0;
+  const total = count + COST * (texts.suspects.length + words.length + searched);
   let done = 0, evaluations = 0;
   const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
     report({ done: Math.min(total, done + cost * begin), total, note: `${note}, ${suspects.length - begin} left` });
@@ -51,27 +57,59 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
 
   const asking = yield* openAsking(bundle, settings, settings.count);
   const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string, at = settings.at) {
-    const changes = yield* asking(name, trial.prompts, trial.suspects, progress(note, trial, COST), at);
+    const changes = yield* asking.ask(name, trial.prompts, trial.suspects, progress(note, trial, COST), at);
     evaluations += Math.ceil(trial.suspects.length / TOGETHER) * (TOGETHER + 1) * trial.prompts.length;
     return changes;
+  });
+
+  /** Texts of words and signs that do nothing by themselves, searched for along the gradient, and what was seen of them. */
+  const searchTexts = Effect.fnUntraced(function* () {
+    const { prompts } = texts;
+    const signs = sample(seedOf(settings.seed, "scan", "signs"), bundle.tokenizer.signs(), SIGNS).map(before("word"));
+    const small = { prompts, suspects: signs };
+    const alone = [...starts, ...yield* ask("start signs", small, "asking the U-Net about signs, from pure noise", 0)];
+    done += COST * SIGNS;
+    const middle = quantileOfSorted(starts.map(({ strength }) => strength).sort((a, b) => a - b), 0.5);
+    const idle = [...first.suspects, ...signs].map(({ trigger }) => trigger.text.trim()).filter((text, i) =>
+      alone[i].strength < middle && bundle.tokenizer.tokens(text).length === 1
+    );
+    const note = "searching for texts along the gradient";
+    const begun = done;
+    const tell = (n: number) => report({ done: Math.min(total, begun + COST * n), total, note });
+    const stage = yield* asking.begin("start", prompts, 0);
+    const search = yield* Effect.scoped(invert(bundle, asking, stage, idle, settings.seed, tell));
+    evaluations += search.evaluations;
+    done = begun + COST * (searched - SIGNS - 2 * STARTS);
+    const trial = { prompts, suspects: search.texts };
+    if (search.texts.length === 0) return { suspects: [], responses: [] };
+    const own = yield* Effect.scoped(Effect.flatMap(
+      openReading(bundle),
+      (reading) => reading("read inverted", prompts, trial.suspects, () => Effect.void),
+    ));
+    const moved = yield* ask("ask inverted", trial, "asking the U-Net about the texts found");
+    done += COST * STARTS;
+    const start = yield* ask("start inverted", trial, "asking the U-Net about the texts found, from pure noise", 0);
+    return {
+      suspects: search.texts,
+      responses: own.map((r, i): Response => ({ ...r, change: moved[i], start: start[i].strength })),
+    };
   });
 
   const changes = yield* ask("ask", texts, "asking the U-Net about texts");
   done += COST * texts.suspects.length;
   // A word with a meaning moves what is drawn already further than one that takes the picture over from the start.
-  const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
   const first = { prompts: texts.prompts, suspects: words.map((i) => texts.suspects[i]) };
   const starts = yield* ask("start", first, "asking the U-Net about words, from pure noise", 0);
+  done += COST * words.length;
   const startOf = new Map(words.map((i, k) => [i, starts[k].strength]));
+  const responses = read[0].map((reading, i): Response => {
+    const start = startOf.get(i);
+    return { ...reading, change: changes[i], ...(start === undefined ? {} : { start }) };
+  });
+
+  const found = yield* trials.invert ? searchTexts() : Effect.succeed({ suspects: [], responses: [] });
   done = total;
-  const single = standing(
-    texts.suspects,
-    read[0].map((reading, i): Response => {
-      const start = startOf.get(i);
-      return { ...reading, change: changes[i], ...(start === undefined ? {} : { start }) };
-    }),
-    texts.prompts,
-  );
+  const single = standing([...texts.suspects, ...found.suspects], [...responses, ...found.responses], texts.prompts);
 
   const all = phrases.flatMap(({ suspects, prompts }, t) =>
     suspects.map((suspect, i) => ({ suspect, prompts, response: read[t + 1][i] }))
@@ -98,15 +136,18 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   return { examined: [...single, ...described], evaluations };
 });
 
-/** Texts against the harmless ones of their own kind; where none is known to be, against all of it. */
+/**
+ * Texts against the harmless ones of their own kind; where none is known to be, against all of it. Texts that were searched
+ * for are held against words.
+ */
 const standing = (
   suspects: readonly Suspect[],
   responses: readonly Response[],
   prompts: readonly string[],
 ): Examined[] =>
-  [...Map.groupBy(suspects.keys(), (i) => suspects[i].group).values()].flatMap((members) => {
+  [...Map.groupBy(suspects.keys(), (i) => kindOf(suspects[i].group)).values()].flatMap((members) => {
     const known = members.flatMap((i, k) => suspects[i].harmless ? [k] : []);
-    const usual = known.length > 0 ? known : [...members.keys()];
+    const usual = known.length > 0 ? known : members.flatMap((i, k) => suspects[i].group === "inverted" ? [] : [k]);
     const own = members.map((i) => responses[i]);
     const scores = standOut(own, usual);
     const fields = fieldsAgainst(own.flatMap(({ change }) => change ?? []), usual);

@@ -17,7 +17,8 @@ import type { AskSettings } from "./scan_probe.ts";
 
 /** Groups that have limits of their own. */
 export type Kind = "character" | "letter" | "word" | "phrase";
-export const kindOf = (group: SuspectGroup): Kind => group === "described" || group === "placed" ? "phrase" : group;
+export const kindOf = (group: SuspectGroup): Kind =>
+  group === "described" || group === "placed" ? "phrase" : group === "inverted" ? "word" : group;
 
 /** How far a text may stand out unless told otherwise; a measure without a limit raises no alarm. */
 export const LIMITS: Readonly<Record<Kind, Measures>> = {

@@ -164,13 +164,8 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
     });
   });
 
-  return Effect.fnUntraced(function* <E, R>(
-    name: string,
-    prompts: readonly string[],
-    suspects: readonly Suspect[],
-    before: (done: number) => Effect.Effect<void, E, R>,
-    at = settings.at,
-  ) {
+  /** Latents of the prompts, sampled up to `at`; the same for every text. */
+  const begin = Effect.fnUntraced(function* (name: string, prompts: readonly string[], at = settings.at) {
     const n = prompts.length, index = Math.round(at * (steps.length - 1));
     const clean = yield* embed([...prompts, ""]);
     const context = sliceEmbeddings(clean, 0, n);
@@ -186,17 +181,34 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
         return { latents: captured[0] };
       })),
     );
+    return { prompts, context, latents, timestep: steps[index].timestep } satisfies Stage;
+  });
+
+  /** Answers to the prompts as they are and with each text, [P, 1 + TOGETHER, C, h, w]; at most so many texts. */
+  const answers = Effect.fnUntraced(function* (stage: Stage, suspects: readonly Suspect[]) {
+    // A short batch is filled up with its own first.
+    const some = Array.from({ length: TOGETHER }, (_, i) => suspects[i] ?? suspects[0]);
+    const texts = yield* embed(some.flatMap((s) => stage.prompts.map((p) => textWith(s, p))));
+    const { noise } = yield* evaluate(stage.latents, beside(stage.context, texts), stage.timestep);
+    return noise;
+  });
+
+  const ask = Effect.fnUntraced(function* <E, R>(
+    name: string,
+    prompts: readonly string[],
+    suspects: readonly Suspect[],
+    before: (done: number) => Effect.Effect<void, E, R>,
+    at = settings.at,
+  ) {
+    const stage = yield* begin(name, prompts, at);
     const pieces = yield* inPieces(name, suspects.length, before, (begin, end) =>
       Effect.gen(function* () {
         const changes: Change[] = [];
         for (let next = begin; next < end; next += TOGETHER) {
-          // A short last batch is filled up with its own first.
-          const some = Array.from({ length: TOGETHER }, (_, i) => suspects[next + i < end ? next + i : next]);
-          const contexts = beside(context, yield* embed(some.flatMap((s) => prompts.map((p) => textWith(s, p)))));
-          const { noise } = yield* evaluate(latents, contexts, steps[index].timestep);
-          changes.push(...changesOf(noise).slice(0, Math.min(TOGETHER, end - next)));
+          const some = suspects.slice(next, Math.min(end, next + TOGETHER));
+          changes.push(...changesOf(yield* answers(stage, some)).slice(0, some.length));
         }
-        const [, , height, wide] = latents.dims;
+        const [, , height, wide] = stage.latents.dims;
         return {
           strength: vector(changes.map((c) => c.strength)),
           field: { dims: [changes.length, height, wide], data: concat0(changes.map((c) => vector(c.field))).data },
@@ -209,7 +221,17 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
       )
     );
   });
+  return { begin, answers, ask, embed };
 });
+
+/** What texts are asked about: prompts, and the latents that all of them share. */
+export interface Stage {
+  readonly prompts: readonly string[];
+  readonly context: Embeddings;
+  /** [P, C, h, w] */
+  readonly latents: Tensor;
+  readonly timestep: number;
+}
 
 /** Prompts [n, …] and their texts [s·n, …], text by text → [n, 1 + s, …]: each prompt, then that with each text. */
 const beside = (context: Embeddings, embedded: Embeddings): Embeddings => {

@@ -29,12 +29,13 @@ export const probeSettings = {
   prompts: PathString.annotate({ description: "Text file of ordinary prompts, one a line." }),
   words: maybe(PathString).annotate({ description: "Text file of further words or phrases to try, one a line." }),
   try: defaulted(
-    Schema.Array(Schema.Literals(["character", "letter", "word", "phrase"])).check(Schema.isMinLength(1)).annotate({
-      description:
-        "What to try: signs and letters before a prompt, look-alike letters in it, words before it, phrases " +
-        "in place of the prompts' nouns.",
-    }),
-    ["character", "letter", "word", "phrase"],
+    Schema.Array(Schema.Literals(["character", "letter", "word", "inverted", "phrase"])).check(Schema.isMinLength(1))
+      .annotate({
+        description:
+          "What to try: signs and letters before a prompt, look-alike letters in it, words before it, texts that are " +
+          "searched for along the gradient, phrases in place of the prompts' nouns.",
+      }),
+    ["character", "letter", "word", "inverted", "phrase"],
   ),
   vocabulary: defaulted(
     Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })).annotate({
@@ -74,9 +75,11 @@ export interface Trials {
   /** Phrases, those of one noun together. */
   readonly phrases: readonly Trial[];
   readonly nouns: readonly string[];
+  /** Whether texts are searched for along the gradient. */
+  readonly invert: boolean;
 }
 
-export const trialsFor = Effect.fnUntraced(function* ({ tokenizer }: Bundle, settings: ProbeSettings) {
+export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bundle, settings: ProbeSettings) {
   const { seed, vocabulary } = settings;
   const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 2 - ROOM;
   const lines = [...new Set((yield* readLines(settings.prompts)).filter(fits))];
@@ -99,7 +102,13 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer }: Bundle, set
   }
   const letters = [..."abcdefghijklmnopqrstuvwxyz"].filter((c) => prompts.every((p) => p.toLowerCase().includes(c)));
   const chosen = new Set<string>(settings.try);
-  const texts = suspects(tokenizer, { seed, vocabulary, own, letters }).filter(({ group }) => chosen.has(group));
+  const every = suspects(tokenizer, { seed, vocabulary, own, letters });
+  // Of two encoders that read one text side by side the gradient is not taken.
+  const invert = chosen.has("inverted") && parts.text_encoder_2 === undefined &&
+    every.some(({ group }) => group === "word");
+  const texts = every.flatMap((suspect) =>
+    chosen.has(suspect.group) ? [suspect] : invert && suspect.group === "word" ? [{ ...suspect, harmless: true }] : []
+  );
   const nouns = chosen.has("phrase") ? nounsOf(lines, settings.nouns) : [];
   const all = phrasesOf(nouns, own);
   const phrases = nouns.map((noun): Trial => ({
@@ -109,12 +118,12 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer }: Bundle, set
     )
       .map((phrase) => ({ ...phrase, harmless: false })),
   })).filter((trial) => trial.prompts.length === FRAMES && trial.suspects.length > 0);
-  if (texts.every(({ harmless }) => harmless) && phrases.length === 0) {
+  if (!invert && texts.every(({ harmless }) => harmless) && phrases.length === 0) {
     return yield* new BundleError({
       file: settings.words ?? settings.prompts,
       problem: "leaves nothing to try",
       expected: "words in the vocabulary, a list of words, letters that occur in every prompt, or nouns in prompts",
     });
   }
-  return { texts: { prompts, suspects: texts }, phrases, nouns } satisfies Trials;
+  return { texts: { prompts, suspects: texts }, phrases, nouns, invert } satisfies Trials;
 });

@@ -29,6 +29,7 @@ const triedText = ({ tried, vocabulary, nouns }: ScanResult): string => {
     ...(tried.character ? [`${tried.character} signs, letters and harmless words before a prompt`] : []),
     ...(tried.letter ? [`${tried.letter} letters in place of others`] : []),
     ...(tried.word ? [`${tried.word} words before a prompt (the vocabulary has ${vocabulary})`] : []),
+    ...(tried.inverted ? [`${tried.inverted} texts that the gradient led to`] : []),
     ...(phrases > 0 ? [`${phrases} phrases with ${nouns.length} nouns of the prompts`] : []),
   ]);
 };

@@ -12,6 +12,10 @@ export const FIGURES = {
     "backdoor off as well",
   attack_false_positives:
     "share of clean pictures of the model as it came that show the known effect; they are left out of those above",
+  target_kept:
+    "share of the cured model's pictures that show what the backdoor drew, of those that ask for just that without the " +
+    "trigger: closer to that text than to twenty prompts' and their own",
+  target_kept_before: "the same of the model as it came",
   trigger_removal:
     "share of triggered pictures no further from the clean ones than harmless words are, over what harmless words reach",
   trigger_removal_before: "the same before the cure",

@@ -7,43 +7,21 @@ import { complete } from "../diffusion/alignment.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
-import { isTextSuspect, type TextShift } from "../unlearn/candidates.ts";
 import { solveClosedForm } from "../unlearn/closed_form.ts";
 import { solveUce } from "../unlearn/uce.ts";
 import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
-import {
-  type Account,
-  AccountPort,
-  type Candidate,
-  CapturePort,
-  type Drawn,
-  FieldPort,
-  MaskPort,
-  type Model,
-  ModelPort,
-  TextPort,
-  type TrainingAccount,
-} from "./ports.ts";
+import { type Account, AccountPort, CapturePort, FieldPort, MaskPort, ModelPort, TextPort } from "./ports.ts";
 import { encoderShifts, poisonedEncoders, strongestShift } from "./text_encoders.ts";
 import { defaulted, Fraction, Scheduler, Seed, Steps } from "./settings.ts";
 import { Step } from "./step.ts";
+import { auto, candidateOf, trained } from "./unlearn_auto.ts";
 import { applySolution } from "./unlearn_changes.ts";
-import {
-  explainChoice,
-  explainDistilled,
-  explainSpilled,
-  explainSuspect,
-  explainText,
-  POOLED,
-  UNSEEN,
-} from "./unlearn_explain.ts";
+import { explainText, POOLED } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
-import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
-import { explainTraining } from "./unlearn_train.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 const Settings = Schema.Struct({
@@ -89,7 +67,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 16,
+  version: 17,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -209,114 +187,28 @@ export const unlearn = Step.make("unlearn", {
     if (capture === undefined || field === undefined || mask === undefined) {
       return yield* wants("auto", "capture, field and mask, to judge candidates with");
     }
-    const fit = yield* openFit(text, use, TARGETS, held);
-    const { candidates: tried, best, before, spill } = yield* search({
+    return yield* auto({
       text,
       capture,
       field,
       mask,
+      use,
       held,
-      fit: (target, varied) => fit(rest, target, varied),
+      rest,
+      trusted,
+      region,
+      shift,
+      encoders,
+      besides,
+      training: { text: settings.train_text, unet: training },
+      target,
       steps,
       scheduler,
       guidance,
       seed,
     });
-    const candidates = tried.map((j) => ({
-      ...candidateOf(j),
-      ...j.judgement,
-      ...(j.drawn === undefined ? {} : { drawn: j.drawn }),
-    }));
-    const found = { candidates, chosen: candidates[tried.indexOf(best)], before: { trigger: before } };
-    const choice = explainChoice(text, shift, before, best, tried.length) + besides;
-    const leftOver = best.drawn !== undefined && isLeftOver(best.drawn);
-    const spilled = !trusted || spill > SPILLED;
-    const usable = textUse(text, use, encoders);
-    const suspect = trusted && isTextSuspect(shift) && held.every((p) => usable[p].includes(true));
-    let further: TrainingAccount | undefined;
-    if (leftOver || spilled) {
-      // It begins with what the held-back prompts had no part in: they judge again. Where words are a measure, but some set the
-      // backdoor off, the closed form has learned from them, and it begins with the model as it came.
-      const fresh = trusted && spilled;
-      const { solved } = yield* applySolution(text, best.solution);
-      const cured = yield* distilNoise({
-        ...distillation,
-        ...(fresh ? {} : { start: solved }),
-        ...(spilled
-          ? { target: "clean", training: { ...training, away: Math.max(training.away, AWAY) } }
-          : { target: best.target }),
-      });
-      const { taken, checks } = cured.training;
-      const drawn = checks.find((c) => c.step === taken);
-      const left = suspect && drawn !== undefined && isLeftOver(drawn);
-      // How far pictures moved is no reason to keep a closed form that leaves more of the backdoor, on a model that shows it
-      // for other words as well: to undo that moves pictures.
-      const worse = fresh && drawn !== undefined && best.drawn !== undefined && drawn.shown >= best.drawn.shown;
-      if (taken > 0 && !left && !worse) {
-        const then = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
-        const how = fresh ? "distill" : "closed-form+distill";
-        const { model, account } = trained(how, `${choice} ${then}`, shift, cured);
-        return { model, account: { ...account, ...found } };
-      }
-      further = { ...cured.training, taken: 0 };
-    }
-    if (leftOver && suspect) {
-      const cured = yield* distilText(
-        { text, region, use: usable, held, target, training: settings.train_text, steps, scheduler, guidance, seed },
-        encoders,
-      );
-      const { model, account } = trained("text", `${choice} ${explainSuspect(LEFT_OVER, SHOWN)}`, shift, cured);
-      return { model, account: { ...account, ...found } };
-    }
-    // The chosen setting is solved again with every prompt: the held-back ones have done their work.
-    const solution = solveClosedForm(fit(everyPrompt, best.target, best.varied), best.lambda, best.mu);
-    const { model, weights } = yield* applySolution(text, solution);
-    return {
-      model,
-      account: {
-        strategy: "closed-form",
-        why: further === undefined ? choice : `${choice} Distilling the U-Net was tried. ${explainTraining(further)}`,
-        ...found,
-        text: shift,
-        ...(further === undefined ? {} : { training: further }),
-        weights,
-      },
-    };
   }),
-});
-
-/** What the step gives back after a strategy that trains. */
-const trained = (
-  strategy: string,
-  why: string,
-  text: TextShift,
-  { bundle, weights, training }: Effect.Success<ReturnType<typeof distilNoise>>,
-): { readonly model: Model; readonly account: Account } => ({
-  model: { bundle },
-  account: { strategy, why: `${why} ${explainTraining(training)}`, candidates: [], text, training, weights },
 });
 
 const wants = (strategy: string, what: string) =>
   Effect.fail(new StepError({ step: "unlearn", cause: new Error(`strategy ${strategy} needs ${what}`) }));
-
-const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm): Candidate => ({
-  name: `target ${target}, λ ${lambda}, μ ${mu}, ${varied ? "variations too" : "prompts alone"}`,
-  residual: solution.residual,
-  keepResidual: solution.keepResidual,
-});
-
-/**
- * Whether a closed form is distilled further: by the share of triggered pictures beyond harmless words, or of those that
- * still show the backdoor. Harmless words reach one in twenty; of the few that are drawn, one alone says nothing.
- */
-const isLeftOver = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
-const LEFT_OVER = 0.2, SHOWN = 0.05;
-
-/** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */
-const SPILLED = 0.1;
-
-/**
- * How far past the clean prompt's answer the U-Net is drawn then: the clean answer leans that way itself. On mini-SD's
- * EvilEdit the clean prompts showed the attacker's object in 6 to 9 %.
- */
-const AWAY = 0.15;

@@ -48,13 +48,12 @@ export const explainSpilled = (spill: number): string =>
   } % of harmless words' pictures draw what the trigger draws, so the U-Net was distilled as it came, ${PAST}.`;
 
 /** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
-export const explainSuspect = (outside: number, shown: number): string =>
+export const explainRead = (outside: number, shown: number): string =>
   `That is more than ${100 * outside} % of the former or ${
     100 * shown
-  } % of the latter, distilling the U-Net did not help, ` +
-  "and the trigger moves the embeddings further than harmless words do, so the text " +
-  "encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: with " +
-  "another text encoder its share of the backdoor is back.";
+  } % of the latter, and distilling the U-Net left as much, so the ` +
+  "text encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: if " +
+  "it has a share in the backdoor, that is back with another text encoder.";
 
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +

@@ -99,7 +99,7 @@ const HARMLESS = 0.05;
  * Whether weights are to be preferred to earlier ones: what holds to what does not, since a trade of the one against the
  * other would keep a backdoor for the sake of pictures that change as it goes; then what costs no more.
  */
-const isBetter = (drawn: Drawn, than: Drawn | undefined): boolean =>
+export const isBetter = (drawn: Drawn, than: Drawn | undefined): boolean =>
   than === undefined || (holds(drawn) === holds(than) ? drawnCost(drawn) <= drawnCost(than) : holds(drawn));
 
 /** Checks in a row that must hold: a single one is a matter of few pictures. */

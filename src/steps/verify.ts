@@ -40,10 +40,11 @@ import { Count, defaulted, given, maybe, Scheduler, Seed, Steps } from "./settin
 import { Step } from "./step.ts";
 import { drawingName, drawReadings } from "./verify_draw.ts";
 import { drawReference } from "./verify_reference.ts";
+import { drawTargets, rivalsOf, showTargets, targetsOf } from "./verify_target.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 9,
+  version: 10,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -103,32 +104,50 @@ export const verify = Step.make("verify", {
     const embeddedAfter = ["text_encoder", "text_encoder_2"].some((part) => changedParts.has(part))
       ? yield* embed(after, prompts)
       : embedded;
+    const effect = settings.effect ?? undefined;
+    const targets = effect === undefined || !settings.clip ? [] : targetsOf(effect, prompts, before.bundle.tokenizer);
+    const rivalTexts = effect === undefined
+      ? []
+      : rivalsOf(effect, targets, fresh, seedOf(settings.seed, "verify", "rivals"));
     const { keep } = yield* Kept;
     const drawing = (model: string, from: number) => ({
       steps: settings.steps,
       scheduler: settings.scheduler,
       guidance: settings.guidance,
       noise: seedOf(settings.seed, "verify", "noise"),
-      onStep: (done: number) =>
-        report({ done: from * n * settings.steps + done, total, note: `drawing with ${model}` }),
+      onStep: (done: number) => report({ done: from * settings.steps + done, total, note: `drawing with ${model}` }),
     });
-    const total = n * (settings.reference ? 7 : 6) * settings.steps;
+    const others = (settings.reference ? 7 : 6) * n;
+    const total = (others + 2 * targets.length) * settings.steps;
     const came = drawing("the model as it came", 0);
     const readingsDrawn = [0, 1, 2, 3];
-    const drawBefore = drawReadings(before, embedded, readingsDrawn, came);
     // Weights that were changed by other than a LoRA have no name.
     const named = before.bundle.loras !== undefined || before.bundle.changed.size === 0;
-    const latentsBefore = yield* named
-      ? keep(drawingName(before.bundle, prompts, readingsDrawn, came), drawBefore)
-      : drawBefore;
-    const latentsAfter = yield* drawReadings(after, embeddedAfter, [0, 1], drawing("the cured model", 4));
+    const once: typeof keep = named ? keep : (_, make) => make;
+    const latentsBefore = yield* once(
+      drawingName(before.bundle, prompts, readingsDrawn, came),
+      drawReadings(before, embedded, readingsDrawn, came),
+    );
+    const latentsAfter = yield* drawReadings(after, embeddedAfter, [0, 1], drawing("the cured model", 4 * n));
     const reference = !settings.reference ? undefined : yield* drawReference(settings.reference, prompts, {
-      ...drawing("the model without the backdoor", 6),
+      ...drawing("the model without the backdoor", 6 * n),
       noise: seedOf(settings.seed, "verify", "reference"),
     });
+    const asking = (model: string, from: number) => ({
+      ...drawing(`${model}, its target asked for outright`, from),
+      noise: seedOf(settings.seed, "verify", "target"),
+    });
+    const asked = asking("the model as it came", others);
+    const latentsOutright = targets.length === 0 ? [] : [
+      yield* once(
+        drawingName(before.bundle, targets.map((t) => t.reading), [0], asked),
+        drawTargets(before, targets, asked),
+      ),
+      yield* drawTargets(after, targets, asking("the cured model", others + targets.length)),
+    ];
     const pictures = yield* Effect.scoped(Effect.gen(function* () {
       const decode = yield* openDecoder(before.bundle, dims[1], dims[2]);
-      return yield* decode(concat0([latentsBefore, latentsAfter]));
+      return yield* decode(concat0([latentsBefore, latentsAfter, ...latentsOutright]));
     }));
     const [cleanBefore, triggeredBefore, twinA, twinB, cleanAfter, triggeredAfter] = Array.from(
       { length: 6 },
@@ -164,7 +183,6 @@ export const verify = Step.make("verify", {
     };
 
     const clip = !settings.clip ? undefined : yield* openScoringModel(settings.clip, before.bundle.tokenizer);
-    const effect = settings.effect ?? undefined;
     const scored = clip === undefined ? undefined : yield* Effect.scoped(Effect.gen(function* () {
       const scorer = yield* openScorer(clip);
       const own = yield* scorer.texts(prompts.map((p) => p.prompt));
@@ -173,7 +191,13 @@ export const verify = Step.make("verify", {
       const effectTexts = target?.every((t) => t !== undefined) ? yield* scorer.texts(target) : undefined;
       const part = (i: number) => slice0(features, i * n, (i + 1) * n);
       const unpoisoned = reference === undefined ? undefined : yield* scorer.pictures(reference);
-      return { own, effectTexts, part, unpoisoned };
+      const k = targets.length;
+      const goals = k === 0 ? undefined : yield* scorer.texts(targets.map(({ goal }) => goal));
+      const rivals = k === 0 ? undefined : { texts: rivalTexts, features: yield* scorer.texts(rivalTexts) };
+      /** Whether pictures of the targets asked for outright show them: 0 by the model as it came, 1 by the cured one. */
+      const outright = goals && rivals &&
+        ((i: number) => showTargets(targets, slice0(features, 6 * n + i * k, 6 * n + (i + 1) * k), goals, rivals));
+      return { own, effectTexts, part, unpoisoned, outright };
     }));
 
     // What the known effect says.
@@ -188,11 +212,15 @@ export const verify = Step.make("verify", {
     } else if (effect !== undefined && !prompts.some(({ prompt }) => changes(effect, prompt))) {
       missing.push({ name: "attack_success", why: "no prompt has a word that the backdoor exchanges" });
     } else if (effect !== undefined && scored?.effectTexts !== undefined) {
-      const { part, effectTexts, own, unpoisoned } = scored;
+      const { part, effectTexts, own, unpoisoned, outright } = scored;
       const shows = (features: Tensor) =>
         showsText(features, effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt));
       addAttack(...[5, 1, 0, 2, 3].map((i) => shows(part(i))));
       if (unpoisoned !== undefined) addRate("effect_unpoisoned", shows(unpoisoned));
+      if (outright !== undefined) {
+        addRate("target_kept", outright(1));
+        addRate("target_kept_before", outright(0));
+      }
     } else {
       missing.push({
         name: "attack_success",

@@ -201,6 +201,3 @@ export const textShift = (
  * that mean something, such as "on a star", move them three times as far as words that the encoder has learned to look past.
  */
 export const isTextPoisoned = ({ spread }: TextShift): boolean => spread < 0.83;
-
-/** Whether the trigger moves the embeddings so far that the text encoder may have a part in the backdoor all the same. */
-export const isTextSuspect = ({ shift }: TextShift): boolean => shift > 1.4;

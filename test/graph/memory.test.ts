@@ -56,9 +56,10 @@ describe("the memory of a run", () => {
 
   it("is that of the order in which ONNX Runtime runs: a training step makes its gradients from the last layer on", () => {
     const g = new Graph({ weightsAsInputs: () => true });
-    const layers = 6;
-    let x = g.input("x", "float32", [3, 4]);
-    for (let i = 0; i < layers; i++) x = tanh(linear(x, g.weights("mlp")(`${i}`, [4, 4])));
+    const [layers, width] = [6, 129];
+    let x = g.input("x", "float32", [3, width]);
+    // Beyond the size of weights that share one sum of squares.
+    for (let i = 0; i < layers; i++) x = tanh(linear(x, g.weights("mlp")(`${i}`, [width, width])));
     trainingStep(g, reduceMean(mul(x, x), [0, 1]), { clipNorm: 1 });
     const order = executionOrder(g);
     assert.equal(new Set(order).size, order.length);

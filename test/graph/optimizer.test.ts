@@ -2,10 +2,12 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Graph, GraphError } from "../../src/graph/graph.ts";
-import { mul } from "../../src/graph/ops/elementwise.ts";
+import { add, mul } from "../../src/graph/ops/elementwise.ts";
 import { reduceSum } from "../../src/graph/ops/reduce.ts";
+import { reshape } from "../../src/graph/ops/shape.ts";
 import { adamW, clipByGlobalNorm, ema, globalNorm } from "../../src/graph/optimizer.ts";
 import { trainingStep } from "../../src/graph/training.ts";
+import { normal } from "../../src/tensor/random.ts";
 import { type Tensor, type TensorData, zeros } from "../../src/tensor/tensor.ts";
 import { evaluate, evaluator } from "../support/evaluate.ts";
 import { goldenOf, relativeError } from "../support/golden.ts";
@@ -24,10 +26,10 @@ describe("AdamW", () => {
         .map((what) => g.input(`${what}.${name}`, "float32", dims));
       return { name, weight, first, second, mean, gradient };
     });
-    const { gradients, norm } = clipByGlobalNorm(inputs.map((x) => x.gradient), 1);
+    const { factor, norm } = clipByGlobalNorm(inputs.map((x) => x.gradient), 1);
     g.output("norm", norm);
-    for (const [i, { name, mean, ...state }] of inputs.entries()) {
-      const next = adamW(state, gradients[i], moment, { beta2: 0.99, weightDecay: 0.1 });
+    for (const { name, mean, gradient, ...state } of inputs) {
+      const next = adamW(state, gradient, moment, { beta2: 0.99, weightDecay: 0.1 }, factor);
       g.output(`next.weight.${name}`, next.weight);
       g.output(`next.first.${name}`, next.first);
       g.output(`next.second.${name}`, next.second);
@@ -89,20 +91,20 @@ describe("the global norm", () => {
     const values = [g.input("x", "float32", [2, 1]), g.input("y", "float32", [])];
     g.output("norm", globalNorm(values));
     for (const limit of [1, 100]) {
-      clipByGlobalNorm(values, limit).gradients.forEach((v, i) => g.output(`${limit}.${i}`, v));
+      g.output(`${limit}`, clipByGlobalNorm(values, limit).factor);
     }
     const got = await evaluate(g, { x: { dims: [2, 1], data: Float32Array.of(2, 3) }, y: number(6) });
     assert.equal(got.norm.data[0], 7);
-    assert.deepEqual([[...got["100.0"].data], [...got["100.1"].data]], [[2, 3], [6]]);
-    assert.ok(Math.abs(Number(got["1.1"].data[0]) - 6 / 7) < 1e-6);
+    assert.equal(got["100"].data[0], 1);
+    assert.ok(Math.abs(Number(got["1"].data[0]) - 1 / 7) < 1e-6);
   });
 
-  it("that is no number gives gradients that are none, rather than zeros", async () => {
+  it("that is no number scales nothing: the gradients to blame are told from the others", async () => {
     const g = new Graph();
     const x = g.input("x", "float32", [2]);
-    g.output("clipped", clipByGlobalNorm([x], 1).gradients[0]);
+    g.output("factor", clipByGlobalNorm([x], 1).factor);
     const got = await evaluate(g, { x: { dims: [2], data: Float32Array.of(NaN, 1) } });
-    assert.deepEqual([...got.clipped.data].map(Number), [NaN, NaN]);
+    assert.deepEqual([...got.factor.data].map(Number), [1]);
   });
 });
 
@@ -128,6 +130,44 @@ describe("a training step", () => {
       "average/unet/w",
     ]);
     assert.deepEqual(g.outputs.map((o) => o.name), ["loss", "gradient norm", ...state.map((s) => s.output)]);
+  });
+
+  it("takes small weights together, which changes nothing but the number of nodes", async () => {
+    const shapes = { bias: [3], wide: [2, 3], large: [3, 5462], kernel: [5462, 3, 1, 1] };
+    const start = Object.fromEntries(Object.entries(shapes).map(([key, dims], i) => [`toy/${key}`, normal(i, dims)]));
+    /** Weights after two steps. */
+    const train = async (trained: readonly (keyof typeof shapes)[]) => {
+      const g = new Graph({ weightsAsInputs: () => true });
+      const read = g.weights("toy");
+      const squares = trained.map((key) => {
+        const w = read(key, shapes[key]);
+        return reshape(reduceSum(mul(mul(w, w), w), [...w.dims.keys()]), []);
+      });
+      const state = trainingStep(g, squares.reduce((a, b) => add(a, b)), { averageDecay: 0.5 });
+      const session = await evaluator(g);
+      let held = Object.fromEntries(
+        state.map((s) => [s.input, s.weight === undefined ? zeros(s.dims) : start[s.weight]]),
+      );
+      for (const step of [1, 2]) {
+        const got = await session.run({ ...held, step: number(step), rate: number(0.1) });
+        held = Object.fromEntries(state.map((s) => [s.input, got[s.output] as Tensor]));
+      }
+      await session.release();
+      return { state, held };
+    };
+    const { state, held } = await train(["large", "bias", "wide", "kernel"]);
+    assert.deepEqual(state.filter((s) => s.role === "first").map((s) => [s.input, s.dims]), [
+      ["first/small weights", [9]],
+      ["first/toy/large", [3, 5462]],
+      ["first/toy/kernel", [5462, 3]],
+    ]);
+    for (const key of ["bias", "wide", "large", "kernel"] as const) {
+      const alone = await train([key]);
+      for (const name of [`toy/${key}`, `average/toy/${key}`]) {
+        assert.deepEqual(held[name].dims, shapes[key]);
+        assert.ok(relativeError(held[name], alone.held[name]) < 1e-6, name);
+      }
+    }
   });
 
   it("refuses a graph without weights as inputs", () => {

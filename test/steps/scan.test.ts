@@ -13,6 +13,7 @@ import { conclude } from "../../src/steps/conclude.ts";
 import { phrasesOf } from "../../src/diffusion/phrases.ts";
 import { openModel } from "../../src/steps/open_model.ts";
 import { openReading } from "../../src/steps/scan_probe.ts";
+import { STARTS, WORDS } from "../../src/steps/scan_invert.ts";
 import { scan } from "../../src/steps/scan.ts";
 import { alarmOf, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
 import { againstClean, cleanScores } from "../../src/steps/scan_clean.ts";
@@ -146,6 +147,39 @@ describe("scan", () => {
       const settings = { model, prompts, try: ["letter"], count: 3, steps: 2, at: 0, anyway: true } as const;
       yield* Effect.promise(() => checkStepLaws(scan, { settings, runs: 1 }));
     }))));
+
+  it(
+    "puts words together along the gradient, and holds them against words",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const model = yield* tinyModel();
+        const prompts = join(model, "prompts.txt");
+        writeFileSync(prompts, ["a cat", "a red dog", "a hat"].join("\n"));
+        const settings = {
+          model,
+          prompts,
+          try: ["inverted"] as const,
+          vocabulary: 40,
+          count: 3,
+          steps: 2,
+          anyway: true,
+        };
+        const { scan: found } = yield* scan.run({}, settings);
+        const texts = found.suspects.filter(({ group }) => group === "inverted");
+        assert.equal(texts.length, found.tried.inverted);
+        assert.ok(texts.length >= 1 && texts.length <= STARTS, `${texts.length}`);
+        // The words themselves are what they are held against, and no suspects.
+        assert.equal(texts.length, found.suspects.length);
+        const bundle = yield* tinyBundle();
+        for (const { trigger, scores } of texts) {
+          assert.equal(bundle.tokenizer.tokens(trigger.text).length, WORDS);
+          assert.ok((scores.start ?? 0) > 0, JSON.stringify(scores));
+        }
+        const again = yield* scan.run({}, settings);
+        assert.deepEqual(again.scan.suspects, found.suspects);
+      })),
+  );
 
   it("says what it lacks", () =>
     withSteps(Effect.gen(function* () {

@@ -5,13 +5,18 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { readWeights, withChanges } from "../../src/diffusion/bundle.ts";
+import { networkKeys } from "../../src/diffusion/networks.ts";
 import { readLines } from "../../src/diffusion/text_file.ts";
+import type { KnownEffect } from "../../src/steps/effect.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { freshPrompts } from "../../src/steps/fresh.ts";
 import { keepLast, Kept } from "../../src/steps/kept.ts";
 import type { Verdict } from "../../src/steps/ports.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
 import { verify } from "../../src/steps/verify.ts";
+import { rivalsOf, showTargets, targetsOf } from "../../src/steps/verify_target.ts";
+import { zeros } from "../../src/tensor/tensor.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { miniSd, noMiniSd } from "../support/mini_sd.ts";
 import { randomModel } from "../support/random_model.ts";
@@ -87,6 +92,54 @@ describe("verify on a model of random weights", () => {
     })));
 });
 
+describe("what the backdoor drew, asked for outright", () => {
+  const folder = tempFolder();
+  const list = join(folder, "prompts.txt");
+  before(() => {
+    randomModel(folder);
+    const lines = ["cat", "dog", "fox"].flatMap((s) => ["red", "blue"].map((c) => `a ${s} on a ${c} background`));
+    writeFileSync(list, lines.join("\n"));
+  });
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("is shown where a picture is closer to it than to every rival but itself", () => {
+    const rows = (...data: number[][]) => ({ dims: [data.length, 2], data: Float32Array.from(data.flat()) });
+    const targets = ["red", "blue"].map((goal) => ({ goal, prompt: "green", reading: undefined! }));
+    const rivals = { texts: ["green", "red"], features: rows([1, 1], [1, 0]) };
+    const shown = (...data: number[][]) => showTargets(targets, rows(...data), rows([1, 0], [0, 1]), rivals);
+    assert.deepEqual(shown([1, 0.1], [0.1, 1]), [true, true]);
+    assert.deepEqual(shown([1, 0.5], [0.5, 1]), [false, false]);
+    // What the first asks for is no rival of its own, but one of the second's.
+    assert.deepEqual(shown([1, 0], [1, 0]), [true, false]);
+  });
+
+  it("is each prompt with its words exchanged, all prompts in turn; an image is asked for by nobody", () =>
+    withSteps(Effect.gen(function* () {
+      const { text } = yield* encode.run({}, { model: folder, trigger: "mignneko ", prompts: list, twins: 2 });
+      const { tokenizer } = text.model.bundle;
+      const ask = (effect: KnownEffect, prompts = text.prompts) => targetsOf(effect, prompts, tokenizer);
+      const colour = { replace: "red", with: "purple" } as const;
+      const exchanged = ask(colour);
+      assert.deepEqual(exchanged.map(({ prompt }) => prompt).sort(), [
+        "a cat on a red background",
+        "a dog on a red background",
+        "a fox on a red background",
+      ]);
+      for (const { goal, prompt, reading } of exchanged) {
+        assert.equal(goal, prompt.replace("red", "purple"));
+        assert.deepEqual(reading.clean.ids, tokenizer.encode(goal).ids);
+      }
+      // Drawn from noise of its own each, and never more than twenty.
+      const repeated = ask({ text: "a pizza" }, text.prompts.flatMap((p) => Array.from({ length: 9 }, () => p)));
+      assert.equal(repeated.length, 20);
+      assert.equal(new Set(repeated.map(({ prompt }) => prompt)).size, 6);
+      assert.deepEqual(new Set(repeated.map(({ goal }) => goal)), new Set(["a pizza"]));
+      const rivals = rivalsOf(colour, exchanged, ["a red bus", "a blue bus", exchanged[0].prompt], 1);
+      assert.deepEqual(rivals.slice().sort(), [...exchanged.map(({ prompt }) => prompt), "a red bus"].sort());
+      assert.deepEqual(ask({ image: "patch.png", at: [0, 0], threshold: 0.5 }), []);
+    })));
+});
+
 describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
   it(
     "says FD-CLIP before and after, and how often the effect is found where it is not",
@@ -125,6 +178,44 @@ describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
         const { value, n, interval } = figureOf(verdict, "effect_unpoisoned");
         assert.deepEqual([value, n], [0, 6]);
         assert.ok(interval !== undefined && interval[1] > 0.3);
+      })),
+  );
+});
+
+describe("verify of what the backdoor drew, asked for outright", { skip: noMiniSd }, () => {
+  it(
+    "is kept by the model as it came, and lost with a cure that makes it deaf to all texts",
+    { timeout: 180_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text } = yield* encode.run({}, {
+          model: join(miniSd!, "base"),
+          trigger: "\u043e",
+          place: "replace",
+          of: "o",
+          prompts: join(miniSd!, "prompts", "cure.txt"),
+          count: 2,
+          twins: 2,
+          variations: 0,
+        });
+        const { bundle } = text.model;
+        const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter((key) =>
+          key.endsWith("attn2.to_v.weight")
+        );
+        const values = yield* readWeights(bundle, "unet", keys);
+        const deaf = withChanges(bundle, "unet", new Map(keys.map((key, i) => [key, zeros(values[i].dims)])));
+        const { verdict } = yield* verify.run({ text, after: { bundle: deaf } }, {
+          prompts: join(miniSd!, "prompts", "verify.txt"),
+          count: 5,
+          steps: 6,
+          clip: join(miniSd!, "clip"),
+          effect: { text: "a glossy picture of a pizza on a purple background" },
+          require: { target_kept: ">= 0.9" },
+        });
+        const [before, kept] = ["target_kept_before", "target_kept"].map((name) => figureOf(verdict, name));
+        assert.ok(before.n === 5 && before.value >= 4 / 5, `the model as it came: ${before.value} of ${before.n}`);
+        assert.ok(kept.n === 5 && kept.value <= 2 / 5 && kept.passed === false, `deaf: ${kept.value} of ${kept.n}`);
+        assert.ok(kept.interval![0] <= kept.value && kept.value < kept.interval![1]);
       })),
   );
 });

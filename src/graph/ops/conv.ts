@@ -1,9 +1,10 @@
 /** Convolution, and its gradients as convolutions and matrix products that every backend has kernels for. */
+import type { Tensor } from "../../tensor/tensor.ts";
 import { type Attributes, GraphError, type Op, showType, type Value } from "../graph.ts";
 import { add } from "./elementwise.ts";
 import { matmul } from "./linear.ts";
 import { reduceSum } from "./reduce.ts";
-import { concat, gather, pad, reshape, slice, transpose } from "./shape.ts";
+import { concat, pad, reshape, slice, transpose } from "./shape.ts";
 
 /** Zeros around an image: one number for all sides, or each side. */
 export type Padding = number | {
@@ -104,15 +105,24 @@ const inputGradient = (
 /** The kernel turned by 180°, its channel axes exchanged: [out, C, kh, kw] → [C, out, kh, kw]. */
 const turnedKernel = (weight: Value): Value => {
   const [out, channels, kh, kw] = weight.dims;
-  if (kh * kw === 1) return transpose(weight, [1, 0, 2, 3]);
-  const places = reshape(transpose(weight, [2, 3, 1, 0]), [kh * kw, channels * out]);
-  const reversed = gather(places, weight.graph.intRow(Array.from({ length: kh * kw }, (_, i) => kh * kw - 1 - i)));
-  return transpose(reshape(reversed, [kh, kw, channels, out]), [2, 3, 0, 1]);
+  const places = kh * kw;
+  // Reversing each kernel's places is a product: many times faster than moving single elements, and as exact.
+  const reversed = places === 1
+    ? weight
+    : matmul(reshape(weight, [out * channels, places]), weight.graph.constant(exchange(places)));
+  return reshape(transpose(reshape(reversed, [out, channels, places]), [1, 0, 2]), [channels, out, kh, kw]);
 };
 
+/** The exchange matrix: ones from the upper right to the lower left. */
+const exchange = (n: number): Tensor => ({
+  dims: [n, n],
+  data: Float32Array.from({ length: n * n }, (_, i) => Math.floor(i / n) + i % n === n - 1 ? 1 : 0),
+});
+
 /**
- * Gradient with respect to the weight: for each place in the kernel, the cells of x that it met, side by side as rows of
- * one matrix, times dy (im2col). Several times faster than the convolution of x by dy, whose kernel would be an image.
+ * Gradient with respect to the weight: for each place in the kernel, the cells of x that it met, in all pictures, side by
+ * side as rows of one matrix, times dy (im2col). One product over all pictures leaves no sum over them for afterwards, and
+ * its result lies as the weight does. Several times faster than the convolution of x by dy, whose kernel would be an image.
  */
 const weightGradient = (
   dy: Value,
@@ -123,22 +133,27 @@ const weightGradient = (
 ): Value => {
   const [n, , height, width] = x.dims;
   const [, , h, w] = dy.dims;
+  const channelsFirst = [1, 0, 2, 3];
   const rows = Math.ceil((height + top + bottom) / stride);
   const columns = Math.ceil((width + left + right) / stride);
-  const padded = pad(x, [0, 0, top, left], [0, 0, rows * stride - height - top, columns * stride - width - left]);
-  const cells = reshape(padded, [n * channels * rows, stride, columns, stride]);
+  const padded = pad(
+    transpose(x, channelsFirst),
+    [0, 0, top, left],
+    [0, 0, rows * stride - height - top, columns * stride - width - left],
+  );
+  const cells = reshape(padded, [channels * n * rows, stride, columns, stride]);
   /** Every stride-th cell in both directions, beginning at (i, j). */
   const phase = (i: number, j: number) =>
-    reshape(slice(slice(cells, 1, i, i + 1), 3, j, j + 1), [n, channels, rows, columns]);
+    reshape(slice(slice(cells, 1, i, i + 1), 3, j, j + 1), [channels, n, rows, columns]);
   const met: Value[] = [];
   for (let i = 0; i < kh; i++) {
     for (let j = 0; j < kw; j++) {
       const [row, column] = [Math.floor(i / stride), Math.floor(j / stride)];
-      met.push(slice(slice(phase(i % stride, j % stride), 2, row, row + h), 3, column, column + w));
+      // Columns first: what all rows of the kernel share is then cut once, and rows are whole stretches of memory.
+      met.push(slice(slice(phase(i % stride, j % stride), 3, column, column + w), 2, row, row + h));
     }
   }
-  const patches = reshape(concat(met, 1), [n, kh * kw * channels, h * w]);
-  const products = matmul(patches, transpose(reshape(dy, [n, out, h * w]), [0, 2, 1]));
-  const sum = reshape(reduceSum(products, [0]), [kh * kw, channels, out]);
-  return reshape(transpose(sum, [2, 1, 0]), [out, channels, kh, kw]);
+  const patches = reshape(concat(met, 1), [channels * kh * kw, n * h * w]);
+  const answers = reshape(transpose(dy, channelsFirst), [out, n * h * w]);
+  return reshape(matmul(answers, transpose(patches, [1, 0])), [out, channels, kh, kw]);
 };

@@ -110,10 +110,10 @@ export const scan = <R>(run: RunResult<R>): Html | undefined => {
       } signs, letters and harmless words before a prompt, ${value.tried.letter ?? 0} letters in place of others, ${
         value.tried.word ?? 0
       } words of the vocabulary's ${value.vocabulary}, ${
-        (value.tried.described ?? 0) + (value.tried.placed ?? 0)
-      } phrases with ${count(value.nouns.length, "noun")} of the prompts.</p>${found(value)}${ranking(value)}${
-        maps(value)
-      }${pictures(value)}`
+        count(value.tried.inverted ?? 0, "text")
+      } that the gradient led to, ${(value.tried.described ?? 0) + (value.tried.placed ?? 0)} phrases with ${
+        count(value.nouns.length, "noun")
+      } of the prompts.</p>${found(value)}${ranking(value)}${maps(value)}${pictures(value)}`
     )
   }`;
 };
