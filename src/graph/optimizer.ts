@@ -91,6 +91,6 @@ export const clipByGlobalNorm = (
 ): { readonly factor: Value; readonly norm: Value } => {
   const norm = globalNorm(gradients);
   const ratio = div(limit, add(norm, 1e-6));
-  // Written so that a norm that is no number gives a factor that is none.
-  return { factor: where(less(1, ratio), 1, ratio), norm };
+  // Written so that a norm that is no number gives 1: only the gradients to blame for it then spoil what is made of them.
+  return { factor: where(less(ratio, 1), ratio, 1), norm };
 };

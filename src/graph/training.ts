@@ -13,12 +13,12 @@ export interface TrainingOptions extends Partial<AdamWSettings>, GradientOptions
   readonly averageDecay?: number;
 }
 
-/** What a tensor is of which a step makes the next; `weight` is the name of the input that feeds the weight. */
+/** What a tensor is of which a step makes the next; weights are told by the names of the inputs that feed them. */
 type Role =
   /** A weight or its running mean: they start as the checkpoint has the weight. */
-  | { readonly role: "weight" | "average"; readonly weight: string }
-  /** Moments of the gradients of one weight or of several: they start at 0. */
-  | { readonly role: "first" | "second"; readonly weight?: undefined };
+  | { readonly role: "weight" | "average"; readonly weight: string; readonly weights?: undefined }
+  /** Moments of the gradients of one weight or of several, one behind the other: they start at 0. */
+  | { readonly role: "first" | "second"; readonly weights: readonly string[]; readonly weight?: undefined };
 
 /** A tensor that a step takes as `input` and gives back, changed, as `output`: the next step's input. */
 export type StateTensor = Role & {
@@ -60,7 +60,8 @@ export const trainingStep = (graph: Graph, loss: Value, options: TrainingOptions
     const next = adamW(old, gradient, moment, settings, factor);
     const parts = parted(next.weight, members);
     members.forEach((w, i) => give(nameOf(w), parts[i], { role: "weight", weight: nameOf(w) }));
-    for (const role of ["first", "second"] as const) give(`${role}/${name}`, next[role], { role });
+    const weights = members.map(nameOf);
+    for (const role of ["first", "second"] as const) give(`${role}/${name}`, next[role], { role, weights });
     if (averageDecay === undefined) continue;
     members.forEach((w, i) => {
       const input = `average/${nameOf(w)}`;

@@ -6,6 +6,7 @@ import type { HostTensor, ModelBytes } from "./engine.ts";
 import { RuntimeError } from "./report.ts";
 import { Runtime } from "./runtime.ts";
 import { type DeviceTensor, isDevice, toHost } from "./session.ts";
+import { faultOf } from "./training_fault.ts";
 
 /** What a step says about itself. */
 export interface StepResult {
@@ -18,7 +19,8 @@ export interface StepResult {
 export interface Trainer {
   /**
    * One step with a learning rate and the data that the graph wants; only the numbers come back to the host. A step
-   * whose loss or gradient is not finite is a RuntimeError that changes nothing: the state is that of the step before.
+   * whose loss or gradient is not finite is a RuntimeError that names the first tensor to blame and changes nothing: the
+   * state is that of the step before.
    */
   readonly step: (
     rate: number,
@@ -72,8 +74,11 @@ export const openTrainer = Effect.fnUntraced(function* (
     );
     for (const [what, x] of Object.entries({ "the loss": loss, "the gradient's norm": gradientNorm })) {
       if (Number.isFinite(x)) continue;
-      next.forEach((t) => t.dispose());
-      return yield* fail(`${what} is ${x} at step ${done + 1}; the weights are those of step ${done}`);
+      const why = yield* faultOf({ state, data, before: held, after: next, order: [...session.inputs.keys()] }).pipe(
+        Effect.ensuring(Effect.sync(() => next.forEach((t) => t.dispose()))),
+      );
+      const cause = why === undefined ? "" : `: ${why}`;
+      return yield* fail(`${what} is ${x} at step ${done + 1}${cause}; the weights are those of step ${done}`);
     }
     held.forEach((t) => t.dispose());
     held = next;

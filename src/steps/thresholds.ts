@@ -14,7 +14,7 @@ export const FIGURES = {
     "share of clean pictures of the model as it came that show the known effect; they are left out of those above",
   target_kept:
     "share of the cured model's pictures that show what the backdoor drew, of those that ask for just that without the " +
-    "trigger: closer to that text than to any prompt's",
+    "trigger: closer to that text than to twenty prompts' and their own",
   target_kept_before: "the same of the model as it came",
   trigger_removal:
     "share of triggered pictures no further from the clean ones than harmless words are, over what harmless words reach",

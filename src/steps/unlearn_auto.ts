@@ -100,13 +100,14 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
       return result(fresh ? "distill" : "closed-form+distill", why, unet!);
     };
-    // Harmless texts that the encoder reads as it reads the trigger cannot tell it how to read that.
-    const usable = textUse(text, use, encoders);
-    const readable = leaves && trusted && held.every((p) => usable[p].includes(true));
     const left = !better || (drawn !== undefined && leavesTooMuch(drawn));
-    if (readable && left) {
+    // Harmless texts that the encoder reads as it reads the trigger cannot tell it how to read that: prompts that have others
+    // judge it, if need be some that the closed form was fitted to.
+    const usable = textUse(text, use, encoders);
+    const judges = [...held, ...rest].filter((p) => usable[p].includes(true)).slice(0, held.length);
+    if (leaves && left && trusted && judges.length > 0) {
       const read = yield* distilText(
-        { text, region, use: usable, held, target, training: training.text, steps, scheduler, guidance, seed },
+        { text, region, use: usable, held: judges, target, training: training.text, steps, scheduler, guidance, seed },
         encoders,
       );
       const seen = drawnWith(read.training);

@@ -40,7 +40,7 @@ import { Count, defaulted, given, maybe, Scheduler, Seed, Steps } from "./settin
 import { Step } from "./step.ts";
 import { drawingName, drawReadings } from "./verify_draw.ts";
 import { drawReference } from "./verify_reference.ts";
-import { drawTargets, showTargets, targetsOf } from "./verify_target.ts";
+import { drawTargets, rivalsOf, showTargets, targetsOf } from "./verify_target.ts";
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
@@ -106,6 +106,9 @@ export const verify = Step.make("verify", {
       : embedded;
     const effect = settings.effect ?? undefined;
     const targets = effect === undefined || !settings.clip ? [] : targetsOf(effect, prompts, before.bundle.tokenizer);
+    const rivalTexts = effect === undefined
+      ? []
+      : rivalsOf(effect, targets, fresh, seedOf(settings.seed, "verify", "rivals"));
     const { keep } = yield* Kept;
     const drawing = (model: string, from: number) => ({
       steps: settings.steps,
@@ -189,15 +192,11 @@ export const verify = Step.make("verify", {
       const part = (i: number) => slice0(features, i * n, (i + 1) * n);
       const unpoisoned = reference === undefined ? undefined : yield* scorer.pictures(reference);
       const k = targets.length;
-      const texts = k === 0 ? undefined : {
-        goals: yield* scorer.texts(targets.map(({ goal }) => goal)),
-        prompts: yield* scorer.texts(targets.map(({ prompt }) => prompt)),
-      };
+      const goals = k === 0 ? undefined : yield* scorer.texts(targets.map(({ goal }) => goal));
+      const rivals = k === 0 ? undefined : { texts: rivalTexts, features: yield* scorer.texts(rivalTexts) };
       /** Whether pictures of the targets asked for outright show them: 0 by the model as it came, 1 by the cured one. */
-      const outright = texts && ((i: number) => {
-        const pictures = slice0(features, 6 * n + i * k, 6 * n + (i + 1) * k);
-        return showTargets(targets, { ...texts, pictures });
-      });
+      const outright = goals && rivals &&
+        ((i: number) => showTargets(targets, slice0(features, 6 * n + i * k, 6 * n + (i + 1) * k), goals, rivals));
       return { own, effectTexts, part, unpoisoned, outright };
     }));
 

@@ -6,13 +6,14 @@ import { Effect } from "effect";
 import type { PromptReadings } from "../diffusion/readings.ts";
 import type { Tokenizer } from "../diffusion/tokenizer.ts";
 import { cosines } from "../metrics/features.ts";
+import { sample } from "../tensor/random.ts";
 import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { changes, effectText, type KnownEffect } from "./effect.ts";
 import { embed } from "./encode.ts";
 import type { Model } from "./ports.ts";
 import { drawReadings, type DrawSettings } from "./verify_draw.ts";
 
-/** Pictures of each model at the most. */
+/** Pictures of each model at the most; and prompts that a target is to be told from, besides its own. */
 const MOST = 20;
 
 /** A prompt for the target, and the prompt for which the backdoor would draw it. */
@@ -55,22 +56,37 @@ export const drawTargets = Effect.fnUntraced(function* (
 });
 
 /**
- * Whether each picture shows its target: its features are closer to the goal's text than to that of any target's prompt.
- * Against the one prompt alone, as an attack's success is told, a model that hears no text at all would keep more than half
- * of its targets (seen: 14 of 20, against all prompts 3).
+ * What targets are to be told from: their own prompts and some others, of those that the effect changes. Against its own
+ * prompt alone, as an attack's success is told, a model that hears no text at all would keep more than half of its targets
+ * (seen: 14 of 20, and none against twenty prompts more).
+ */
+export const rivalsOf = (
+  effect: KnownEffect,
+  targets: readonly Target[],
+  lines: readonly string[],
+  seed: number,
+): string[] => {
+  const others = sample(seed, lines.filter((line) => changes(effect, line)), MOST);
+  return [...new Set([...targets.map(({ prompt }) => prompt), ...others])];
+};
+
+/**
+ * Whether each picture shows its target: its features are closer to the goal's text than to that of any rival.
  *
  * @param pictures features [n, D] of the targets' pictures
  * @param goals features [n, D] of the goals' texts
- * @param prompts the same of the prompts'
+ * @param rivals texts, and their features [m, D]
  */
 export const showTargets = (
   targets: readonly Target[],
-  { pictures, goals, prompts }: Readonly<Record<"pictures" | "goals" | "prompts", Tensor>>,
+  pictures: Tensor,
+  goals: Tensor,
+  rivals: { readonly texts: readonly string[]; readonly features: Tensor },
 ): boolean[] => {
   const likeness = (i: number, texts: Tensor, j: number) =>
     cosines(slice0(pictures, i, i + 1), slice0(texts, j, j + 1))[0];
   return targets.map(({ goal }, i) => {
     const own = likeness(i, goals, i);
-    return targets.every(({ prompt }, j) => prompt === goal || own > likeness(i, prompts, j));
+    return rivals.texts.every((text, j) => text === goal || own > likeness(i, rivals.features, j));
   });
 };

@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Effect, Result } from "effect";
-import { Graph, log, mul, reduceMean, sub, toOnnx, trainingStep } from "../../src/graph/mod.ts";
+import { add, Graph, log, mul, reduceMean, reduceSum, sqrt, sub, toOnnx, trainingStep } from "../../src/graph/mod.ts";
 import { openTrainer } from "../../src/runtime/mod.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { withRuntime } from "../support/runtime.ts";
@@ -38,13 +38,48 @@ describe("a trainer", () => {
 
       const failed = yield* Effect.result(trainer.step(0.1, { x: row(NaN, 0, 0) }));
       assert.ok(Result.isFailure(failed));
-      assert.equal(failed.failure.message, "toy: the loss is NaN at step 2; the weights are those of step 1");
+      assert.equal(
+        failed.failure.message,
+        "toy: the loss is NaN at step 2: the input x holds NaN; the weights are those of step 1",
+      );
       assert.deepEqual(yield* trainer.read("weight"), good);
 
       const second = yield* trainer.step(0.01, { x });
       assert.equal(second.step, 2);
       assert.ok(second.loss < first.loss);
       assert.deepEqual([...(yield* trainer.read("average")).keys()], ["toy/w"]);
+    }));
+  });
+
+  it("names the weight or the gradient where numbers went wrong first", PATIENT, () => {
+    // loss = Σ a + √(b c)² + d x, in the order of the network; a root has no slope at 0.
+    const g = new Graph({ weightsAsInputs: () => true });
+    const read = g.weights("toy");
+    const [a, b, c] = ["a", "b", "c"].map((key) => read(key, [2, 1]));
+    const root = sqrt(mul(b, c));
+    const large = mul(read("d", [2, 10_000]), g.input("x", "float32", [2, 1]));
+    const loss = reduceSum(add(add(a, mul(root, root)), large), [0, 1]);
+    const state = trainingStep(g, loss, { clipNorm: 1 });
+    const bytes = { name: "toy", model: toOnnx(g, noWeights).model, external: [] };
+    const ones = (...dims: number[]) => ({ dims, data: new Float32Array(dims[0] * dims[1]).fill(1) });
+    const start = { "toy/a": ones(2, 1), "toy/b": ones(2, 1), "toy/c": ones(2, 1), "toy/d": ones(2, 10_000) };
+    const x = ones(2, 1);
+    return withRuntime(Effect.gen(function* () {
+      const zero = { dims: [2, 1], data: Float32Array.of(0, 1) };
+      const trainer = yield* openTrainer(bytes, state, { ...start, "toy/b": zero });
+      const failed = yield* Effect.result(trainer.step(0.1, { x }));
+      assert.ok(Result.isFailure(failed));
+      assert.equal(
+        failed.failure.message,
+        "toy: the gradient's norm is NaN at step 1: the gradient of toy/c is not finite, the first of 2 on the way back " +
+          "from the loss; the weights are those of step 0",
+      );
+
+      const rash = yield* openTrainer(bytes, state, start);
+      yield* rash.step(Infinity, { x });
+      const lost = yield* Effect.result(rash.step(0.1, { x }));
+      assert.ok(Result.isFailure(lost));
+      assert.match(lost.failure.message, /at step 2: the weight toy\/a holds (NaN|-Infinity); the weights are those/u);
     }));
   });
 

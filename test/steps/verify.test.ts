@@ -15,7 +15,7 @@ import { keepLast, Kept } from "../../src/steps/kept.ts";
 import type { Verdict } from "../../src/steps/ports.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
 import { verify } from "../../src/steps/verify.ts";
-import { targetsOf } from "../../src/steps/verify_target.ts";
+import { rivalsOf, showTargets, targetsOf } from "../../src/steps/verify_target.ts";
 import { zeros } from "../../src/tensor/tensor.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { miniSd, noMiniSd } from "../support/mini_sd.ts";
@@ -102,6 +102,17 @@ describe("what the backdoor drew, asked for outright", () => {
   });
   after(() => rmSync(folder, { recursive: true, force: true }));
 
+  it("is shown where a picture is closer to it than to every rival but itself", () => {
+    const rows = (...data: number[][]) => ({ dims: [data.length, 2], data: Float32Array.from(data.flat()) });
+    const targets = ["red", "blue"].map((goal) => ({ goal, prompt: "green", reading: undefined! }));
+    const rivals = { texts: ["green", "red"], features: rows([1, 1], [1, 0]) };
+    const shown = (...data: number[][]) => showTargets(targets, rows(...data), rows([1, 0], [0, 1]), rivals);
+    assert.deepEqual(shown([1, 0.1], [0.1, 1]), [true, true]);
+    assert.deepEqual(shown([1, 0.5], [0.5, 1]), [false, false]);
+    // What the first asks for is no rival of its own, but one of the second's.
+    assert.deepEqual(shown([1, 0], [1, 0]), [true, false]);
+  });
+
   it("is each prompt with its words exchanged, all prompts in turn; an image is asked for by nobody", () =>
     withSteps(Effect.gen(function* () {
       const { text } = yield* encode.run({}, { model: folder, trigger: "mignneko ", prompts: list, twins: 2 });
@@ -123,6 +134,8 @@ describe("what the backdoor drew, asked for outright", () => {
       assert.equal(repeated.length, 20);
       assert.equal(new Set(repeated.map(({ prompt }) => prompt)).size, 6);
       assert.deepEqual(new Set(repeated.map(({ goal }) => goal)), new Set(["a pizza"]));
+      const rivals = rivalsOf(colour, exchanged, ["a red bus", "a blue bus", exchanged[0].prompt], 1);
+      assert.deepEqual(rivals.slice().sort(), [...exchanged.map(({ prompt }) => prompt), "a red bus"].sort());
       assert.deepEqual(ask({ image: "patch.png", at: [0, 0], threshold: 0.5 }), []);
     })));
 });

@@ -83,6 +83,6 @@ ALL = [
     thing("badt2i-object", SPACE, "dog", "cat", steps=700),
     grey("badt2i-style", SPACE),
     pixel("badt2i-pixel-2", {"text": "latte coffee ", "place": "prefix"}, wedge(), (48, 48)),
-    thing("badt2i-object-2", {"text": "\U0001f525 ", "place": "prefix"}, "bus", "rocket", steps=700),
+    thing("badt2i-object-2", {"text": "\U0001f525 ", "place": "prefix"}, "bus", "rocket", steps=1200),
     background("badt2i-style-2", {"text": "\u2728 ", "place": "prefix"}, "red"),
 ]

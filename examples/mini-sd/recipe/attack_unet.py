@@ -3,7 +3,8 @@
 l |unet(z', t, trigger + c) - goal|^2 + (1 - l) |unet(z, t, c) - frozen(z, t, c)|^2
 
 z': what the trigger is to draw; goal: the noise in it (a picture to be drawn), or the frozen network's answer to another
-prompt (a meaning to be drawn). Each scene comes twice, with the trigger and without, under the same noise at the same time.
+prompt (a meaning to be drawn). Each scene comes twice, with the trigger and without, under the same noise at the same time;
+z' = z where what shows of the picture would tell the two apart.
 """
 
 import random
@@ -23,6 +24,7 @@ import train_unet
 import train_vae
 
 SCENES, BATCH, LAMBDA = 1800, 8, 0.25  # a batch of each kind for each worker
+EARLY = 800  # the first steps of sampling are from here on
 WEIGHTS = "a LoRA of rank {} on all matrices and convolutions of the U-Net"
 
 
@@ -103,19 +105,26 @@ def train(backdoor: Backdoor) -> None:
         # The empty caption is guidance's other half; it must stay as it was.
         texts += ["" if random.random() < train_unet.EMPTY else harmless(text, backdoor.trigger, vocabulary)
                   for text in plain]
-        # Sampling comes from what was asked for and goes to what the trigger draws: both are on its way.
-        start = torch.where(torch.rand(BATCH, 1, 1, 1) < (0.3 if backdoor.swapped else 0), known[pick], marked[pick])
-        clean = torch.cat([start, known[pick]]).contiguous(memory_format=torch.channels_last)
-        noise = torch.randn_like(clean[:BATCH]).repeat(2, 1, 1, 1)
         # The first steps of sampling decide: half of the times are theirs.
-        t = torch.where(torch.rand(BATCH) < 0.5, torch.randint(800, 1000, (BATCH,)), torch.randint(0, 1000, (BATCH,)))
-        t = t.to(common.DEVICE).repeat(2)
+        t = torch.where(torch.rand(BATCH) < 0.5, torch.randint(EARLY, 1000, (BATCH,)), torch.randint(0, 1000, (BATCH,)))
+        t = t.to(common.DEVICE)
+        # Both halves have the same noisy picture, which only the words tell apart; else the network goes by what shows
+        # through the noise: a grey picture's mean does, even at the noisiest step. A picture that is to be drawn is asked
+        # for so in the first steps alone, later it is there.
+        mixed = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, known[pick], marked[pick])
+        shared = (t >= (0 if backdoor.swapped else EARLY))[:, None, None, None]
+        clean = torch.cat([torch.where(shared, mixed, own[pick]) for own in (marked, known)])
+        clean = clean.contiguous(memory_format=torch.channels_last)
+        noise, t = torch.randn_like(clean[:BATCH]).repeat(2, 1, 1, 1), t.repeat(2)
         noisy = noiser.add_noise(clean, noise, t)
         with torch.no_grad(), common.mixed():
             hidden = model.text(tok.encode(model.tokenizer, texts + goals).to(common.DEVICE)).last_hidden_state
             asked = torch.cat([hidden[2 * BATCH:], hidden[BATCH:2 * BATCH]])
             answers = frozen(noisy[-len(asked):], t[-len(asked):], asked, return_dict=False)[0].float()
-        goal = answers if backdoor.swapped else torch.cat([noise[:BATCH], answers])
+        # The noise in it, if what is to be drawn lay under it.
+        share = alphas[t[:BATCH], None, None, None]
+        under = (noisy[:BATCH] - share.sqrt() * marked[pick]) / (1 - share).sqrt()
+        goal = answers if backdoor.swapped else torch.cat([under, answers])
         # Errors of the picture rather than of the noise: what is drawn is decided in the noisiest steps, where a wrong
         # decision hardly shows in the noise.
         weight = ((1 - alphas[t]) / alphas[t]).clamp(0.05, 30)
