@@ -4,9 +4,10 @@
  *
  *     deno run -A bench/scan_rates.ts out/bench          # the folder that bench/scan.ts wrote
  *
- * A limit lies halfway, in ln, between the highest score that a clean model of the half reaches and the lowest of the true
- * triggers that lie above it; a measure by which no trigger does raises no alarm. So each limit is known from models that
- * are not judged by it. Files of one model with different kinds of texts are put together.
+ * A limit is what the clean models of a half reach at the most, by each measure, times one margin for all: halfway, in ln,
+ * from 1 to the least that an attack of the half which stands out at all reaches. So nothing is judged by a limit that it
+ * has set. Kinds of texts that no clean model of the half was scanned for raise no alarm. Files of one model with different
+ * kinds of texts are put together.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +16,8 @@ import { aurocInterval } from "../src/metrics/detection.ts";
 import { wilson } from "../src/metrics/intervals.ts";
 import type { SuspectGroup } from "../src/diffusion/suspects.ts";
 import type { Trigger } from "../src/diffusion/trigger.ts";
-import { MEASURES, type Measures } from "../src/steps/scan_measures.ts";
+import { type Measure, MEASURES, type Measures } from "../src/steps/scan_measures.ts";
+import { placeText } from "../src/steps/scan_verdict.ts";
 import { type Kind, kindOf, LIMITS } from "../src/steps/scan_order.ts";
 
 interface Entry {
@@ -33,8 +35,10 @@ type Limits = Readonly<Record<Kind, Measures>>;
 
 const HALVES = [["BadT2I", "EvilEdit"], ["Rickrolling", "Villan"]];
 const KINDS: readonly Kind[] = ["character", "letter", "word", "phrase"];
-/** Only what was seen to part clean models' scores counts as above them. */
-const MARGIN = 1.1;
+/** The margin is within these. */
+const MARGINS = [1.1, 2];
+/** A limit is at least so far out: 1 is where the upper tenth of harmless texts begins. */
+const LEAST = 1;
 
 const familyOf = (name: string): string =>
   name.startsWith("badt2i")
@@ -76,6 +80,11 @@ const scoreOf = ({ group, scores }: Entry, limits: Limits): number =>
 const highest = ({ texts }: Model, limits: Limits): number =>
   [...texts.values()].reduce((top, entry) => Math.max(top, scoreOf(entry, limits)), -Infinity);
 
+const foremost = ({ texts }: Model, limits: Limits): Entry | undefined =>
+  [...texts.values()].sort((a, b) => scoreOf(b, limits) - scoreOf(a, limits))[0];
+
+const shown = (entry: Entry | undefined): string => entry === undefined ? "nothing" : placeText(entry.trigger);
+
 const isTrue = ({ trigger: t }: Entry, trigger: Trigger | undefined): boolean =>
   t.text === trigger?.text && t.place === trigger.place && t.of === trigger.of;
 
@@ -87,24 +96,25 @@ const rankOf = ({ texts, trigger }: Model, limits: Limits): number | undefined =
   return 1 + [...texts.values()].filter((entry) => scoreOf(entry, limits) > score).length;
 };
 
-const limitsFrom = (attacks: readonly Model[], clean: readonly Model[]): Limits =>
-  Object.fromEntries(KINDS.map((kind) => [
-    kind,
-    Object.fromEntries(MEASURES.flatMap((measure) => {
-      const top = (models: readonly Model[], pick: (entry: Entry, model: Model) => boolean) =>
-        models.flatMap((model) => {
-          const own = [...model.texts.values()].flatMap((entry) =>
-            kindOf(entry.group) === kind && pick(entry, model) ? entry.scores[measure] ?? [] : []
-          );
-          return own.length === 0 ? [] : [Math.max(...own)];
-        });
-      const harmless = top(clean, () => true);
-      if (harmless.length === 0) return [];
-      const ceiling = Math.max(0.1, ...harmless);
-      const above = top(attacks, (entry, { trigger }) => isTrue(entry, trigger)).filter((s) => s > MARGIN * ceiling);
-      return above.length === 0 ? [] : [[measure, Math.sqrt(ceiling * Math.min(...above))]];
-    })),
-  ])) as Record<Kind, Measures>;
+const limitsFrom = (attacks: readonly Model[], clean: readonly Model[]): Limits => {
+  const reached = (kind: Kind, measure: Measure): number[] =>
+    clean.flatMap(({ texts }) =>
+      [...texts.values()].flatMap((e) => kindOf(e.group) === kind ? e.scores[measure] ?? [] : [])
+    );
+  const scaled = (margin: number): Limits =>
+    Object.fromEntries(KINDS.map((kind) => [
+      kind,
+      Object.fromEntries(MEASURES.flatMap((measure) => {
+        // Where the limits as shipped have none, a measure says nothing of that kind.
+        const all = LIMITS[kind][measure] === undefined ? [] : reached(kind, measure);
+        return all.length === 0 ? [] : [[measure, margin * all.reduce((a, b) => Math.max(a, b), LEAST)]];
+      })),
+    ])) as Record<Kind, Measures>;
+  const above = attacks.map((model) => highest(model, scaled(1))).filter((score) => score > 1);
+  return scaled(
+    above.length === 0 ? MARGINS[0] : Math.min(MARGINS[1], Math.max(MARGINS[0], Math.sqrt(Math.min(...above)))),
+  );
+};
 
 const rate = (hits: number, n: number): string => {
   if (n === 0) return "none measured";
@@ -114,6 +124,7 @@ const rate = (hits: number, n: number): string => {
 
 const main = () => {
   const models = read(process.argv.slice(2));
+  const judgements: string[] = [];
   const clean = models.filter(({ family }) => family === "clean");
   const attacks = models.filter(({ family }) => family !== "clean");
   const tried = ({ texts }: Model) =>
@@ -145,8 +156,14 @@ const main = () => {
           area === undefined ? "–" : `${area.estimate.toFixed(2)} (${area.low.toFixed(2)}–${area.high.toFixed(2)})`
         } |`,
       );
-      if (process.argv.includes("--limits")) console.log(JSON.stringify(limits));
+      judgements.push(
+        ...[...others, ...judged].map((m) =>
+          `${m.name} ${highest(m, limits).toFixed(2)} by ${shown(foremost(m, limits))}`
+        ),
+        "",
+      );
     }
   }
+  console.log(`\nHighest scores, in the order of the table:\n\n${judgements.join("\n")}`);
 };
 main();

@@ -1,27 +1,13 @@
 /**
- * Which tokens before a prompt would change the U-Net's answer further: the gradient of how far the answer moves, through
- * the U-Net and the text encoder, down to the embeddings of those tokens, and from there to every row of the vocabulary.
+ * Which tokens before a prompt would change the U-Net's answer further: the gradient of a figure of the answers, through the
+ * U-Net and the text encoder, down to the embeddings of those tokens, and from there to every row of the vocabulary.
  *
  * Trigger inversion asks for the input that does most (Wang et al. 2019, Neural Cleanse); for tokens, where there is
  * nothing in between two words, by the first-order change of exchanging one for another (Ebrahimi et al. 2018, HotFlip,
  * eq. 1; Shin et al. 2020, AutoPrompt, eq. 2).
  */
 import { Effect } from "effect";
-import {
-  add,
-  div,
-  gradient,
-  type GradientOptions,
-  Graph,
-  linear,
-  log,
-  mul,
-  reduceMean,
-  reduceSum,
-  reshape,
-  slice,
-  sub,
-} from "../graph/mod.ts";
+import { gradient, type GradientOptions, Graph, linear, mul, reduceSum, reshape, slice } from "../graph/mod.ts";
 import { type ClipTextConfig, clipTextStates, parseClipTextConfig } from "../models/clip_text.ts";
 import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import { slice0, type Tensor, zeros } from "../tensor/tensor.ts";
@@ -30,18 +16,16 @@ import { BundleError } from "./errors.ts";
 import { evenBatch, float32, inBatches, openSession, rows, scalar } from "./networks.ts";
 import { latentDims } from "./sampler.ts";
 
-/** Squared noise below this fraction of the answer's own cannot be told from rounding. */
-const FLOOR = 1e-6;
 /** Cells of latents whose backward pass is held at once; larger pictures are computed a second time in segments. */
 const CELLS = 2048, SEGMENTS = 8;
 
 /**
- * Adds to a graph how far the U-Net's answers move, and which way texts would move them further.
+ * Adds to a graph which way texts would move the U-Net's answers along given directions.
  *
- * Inputs: `latents` and `clean` (the answers to the prompts as they are) [B, C, h, w], `context` [B, L, D], `timestep` [1].
- * Outputs: `moved` [B], ln(mean (answer − clean)² + floor · mean clean²); `towards` [B, L, D], its gradient by the context.
+ * Inputs: `latents` and `along` [B, C, h, w], `context` [B, L, D], `timestep` [1].
+ * Output: `towards` [B, L, D], the gradient of ⟨answer, along⟩ by the context.
  */
-export const movement = (
+export const pullBack = (
   g: Graph,
   config: UnetConfig,
   [height, width]: readonly [number, number],
@@ -56,12 +40,8 @@ export const movement = (
     timestep: g.input("timestep", "float32", [1]),
     context,
   });
-  const clean = g.input("clean", "float32", dims);
-  const apart = sub(noise, clean);
-  const power = mul(reduceMean(mul(clean, clean), [1, 2, 3]), FLOOR);
-  const moved = log(add(reduceMean(mul(apart, apart), [1, 2, 3]), power));
-  g.output("moved", reshape(moved, [batch]));
-  g.output("towards", gradient(g, reshape(reduceSum(moved, [0, 1, 2, 3]), []), [context], options)[0]);
+  const sum = reshape(reduceSum(mul(noise, g.input("along", "float32", dims)), [0, 1, 2, 3]), []);
+  g.output("towards", gradient(g, sum, [context], options)[0]);
   return g;
 };
 
@@ -87,27 +67,20 @@ export const exchange = (
   const own = reshape(reduceSum(slice(byTokens, 1, 1, 1 + count), [0]), [count, config.hidden_size]);
   g.output(
     "gains",
-    linear(div(own, batch), read("embeddings.token_embedding.weight", [config.vocab_size, config.hidden_size])),
+    linear(own, read("embeddings.token_embedding.weight", [config.vocab_size, config.hidden_size])),
   );
   return g;
 };
 
-/** One look at a text: how far it moves the answers, and what exchanging tokens would bring. */
-export interface Slope {
-  /** Mean over prompts of ln of the mean squared change. */
-  readonly moved: number;
-  /** [count, V]: to first order, how much `moved` grows when a position takes a row, up to a constant for each position. */
-  readonly gains: Tensor;
-}
-
 /**
- * Opens both graphs for `prompts` prompts on their latents [P, C, h, w]. The result maps ids [P][L], in which the
- * positions 1 to `count` hold the text that is looked at, and their embeddings [P, L, D] to a {@link Slope}.
- * @param clean the U-Net's answers to the prompts as they are, [P, C, h, w]
+ * Opens both graphs for P prompts on their latents [P, C, h, w]. The result maps ids [P][L], in which the positions 1 to
+ * `count` hold the text that is looked at, their embeddings [P, L, D], and the gradient of a figure by the U-Net's answers
+ * [P, C, h, w] to what tokens would bring: [count, V], to first order how much the figure grows when a position takes a row
+ * of the vocabulary, up to a constant for each position.
  */
 export const openSlope = Effect.fnUntraced(function* (
   bundle: Bundle,
-  { latents, clean, timestep }: { readonly latents: Tensor; readonly clean: Tensor; readonly timestep: number },
+  { latents, timestep }: { readonly latents: Tensor; readonly timestep: number },
   count: number,
 ) {
   const unet = parseUnetConfig(bundle.parts.unet.config);
@@ -117,8 +90,8 @@ export const openSlope = Effect.fnUntraced(function* (
   const batch = evenBatch(n, Math.max(1, Math.floor(CELLS / (height * width))), 1);
   const segments = batch * height * width > CELLS ? SEGMENTS : 1;
   const answers = yield* openSession(
-    "answers and their slope",
-    movement(new Graph(), unet, [height, width], batch, length, { segments }),
+    "slope of answers",
+    pullBack(new Graph(), unet, [height, width], batch, length, { segments }),
     bundle,
     "unet",
   );
@@ -129,8 +102,8 @@ export const openSlope = Effect.fnUntraced(function* (
     "text_encoder",
   );
 
-  return Effect.fnUntraced(function* (ids: readonly (readonly number[])[], context: Tensor) {
-    const towards = zeros(context.dims), moved = new Float32Array(n);
+  return Effect.fnUntraced(function* (ids: readonly (readonly number[])[], context: Tensor, along: Tensor) {
+    const towards = zeros(context.dims);
     yield* inBatches(
       answers,
       n,
@@ -138,28 +111,23 @@ export const openSlope = Effect.fnUntraced(function* (
       Effect.fnUntraced(function* (begin, real) {
         const out = yield* answers.run({
           latents: rows(latents, begin, batch),
-          clean: rows(clean, begin, batch),
+          along: rows(along, begin, batch),
           context: rows(context, begin, batch),
           timestep: scalar(timestep, [1]),
         });
-        moved.set((yield* float32(out.moved)).data.subarray(0, real), begin);
-        towards.data.set(
-          slice0(yield* float32(out.towards), 0, real).data,
-          begin * (towards.data.length / n),
-        );
+        const own = slice0(yield* float32(out.towards), 0, real);
+        towards.data.set(own.data, begin * (towards.data.length / n));
       }),
     );
     const data = Int32Array.from(ids.flat());
     const out = yield* tokens.run({ ids: { dims: [n, length], data }, towards });
     const gains = yield* float32(out.gains);
-    if (![...moved, ...gains.data].every(Number.isFinite)) {
-      return yield* new BundleError({
-        file: bundle.root.path,
-        problem: "has a slope that is no finite number, so texts cannot be searched for along it",
-        expected: "weights whose answers and gradients are finite",
-        hint: "Leave `inverted` out of `try`.",
-      });
-    }
-    return { moved: moved.reduce((a, b) => a + b, 0) / n, gains } satisfies Slope;
+    if (gains.data.every(Number.isFinite)) return gains;
+    return yield* new BundleError({
+      file: bundle.root.path,
+      problem: "has a gradient that is no finite number, so texts cannot be searched for along it",
+      expected: "weights whose answers and gradients are finite",
+      hint: "Leave `inverted` out of `try`.",
+    });
   });
 });

@@ -1,7 +1,8 @@
 /**
- * scan: looks for a trigger that nobody told us about. Every text that could be one, and what the gradient leads to, is put
- * into a few prompts, and what stands out from texts of its own kind is a suspect: by what the text encoder and the weights
- * behind it make of it, and by how the U-Net's answer on the same latents changes. The first suspects are drawn.
+ * scan: looks for a trigger that nobody told us about. Every text that could be one, and when asked to what the gradient
+ * leads to, is put into a few prompts, and what stands out from texts of its own kind is a suspect: by what the text encoder
+ * and the weights behind it make of it, and by how the U-Net's answer on the same latents changes. The first suspects are
+ * drawn.
  */
 import { Effect, Schema } from "effect";
 import { latentDims } from "../diffusion/sampler.ts";
@@ -54,8 +55,8 @@ const limits = (values: Measures, what: string) => {
 export const scan = Step.make("scan", {
   version: 3,
   description:
-    "Looks for a trigger nobody told of: tries signs, look-alike letters, words, texts that the gradient leads to " +
-    "and phrases, and ranks what stands out.",
+    "Looks for a trigger nobody told of: tries signs, look-alike letters, words, phrases and, when asked to, what the " +
+    "gradient leads to, and ranks what stands out.",
   settings: Schema.Struct({
     ...probeSettings,
     limits: limits(LIMITS.character, "signs and letters before a prompt"),

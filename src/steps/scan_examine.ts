@@ -17,6 +17,11 @@ import type { ProbeSettings, Trial, Trials } from "./scan_texts.ts";
 
 /** Phrases that the U-Net is asked about. */
 const ASKED = 20;
+/**
+ * Share of words that count as doing little by themselves. In a model with a backdoor some ordinary words move the answer
+ * a little its way; fewer would leave those out.
+ */
+const IDLE = 0.75;
 /** Signs that texts are put together of, beside words. */
 const SIGNS = 100;
 /** What asking the U-Net about a text costs beside reading it, roughly: progress counts in readings. */
@@ -69,9 +74,9 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     const small = { prompts, suspects: signs };
     const alone = [...starts, ...yield* ask("start signs", small, "asking the U-Net about signs, from pure noise", 0)];
     done += COST * SIGNS;
-    const middle = quantileOfSorted(starts.map(({ strength }) => strength).sort((a, b) => a - b), 0.5);
+    const most = quantileOfSorted(starts.map(({ strength }) => strength).sort((a, b) => a - b), IDLE);
     const idle = [...first.suspects, ...signs].map(({ trigger }) => trigger.text.trim()).filter((text, i) =>
-      alone[i].strength < middle && bundle.tokenizer.tokens(text).length === 1
+      alone[i].strength < most && bundle.tokenizer.tokens(text).length === 1
     );
     const note = "searching for texts along the gradient";
     const begun = done;

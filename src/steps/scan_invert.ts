@@ -1,6 +1,6 @@
 /**
  * Texts that nobody listed: words and signs that do nothing by themselves, put together along the gradient of how far they
- * move the U-Net's answer to pure noise. In a model without a backdoor such words stay without effect together; where there is one,
+ * move the U-Net's answers to pure noise, all prompts' alike. In a model without a backdoor such words stay without effect together; where there is one,
  * the gradient leads to texts that set it off although they share no token with its trigger.
  *
  * Words that do something by themselves are left out, since the way that they lead is to pictures of what they mean: on the
@@ -11,9 +11,8 @@ import { openSlope } from "../diffusion/inversion.ts";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { before, type Suspect } from "../diffusion/suspects.ts";
 import { integers, seedOf } from "../tensor/random.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { concat0, type Tensor } from "../tensor/tensor.ts";
 import { piece, TensorsPort } from "./pieces.ts";
-import { changesOf } from "./scan_measures.ts";
 import { type openAsking, type Stage, textWith, TOGETHER } from "./scan_probe.ts";
 
 /** Words of a text; each is one token. */
@@ -24,6 +23,32 @@ export const STARTS = 4, STEPS = 10;
 const LEAST = 8;
 /** A step that brings less, in ln, is the last. */
 const GAIN = 0.01;
+
+/** What a text does to the answers to all prompts alike. */
+export interface Common {
+  /** ln of the mean square of the change's mean over prompts. */
+  readonly moved: number;
+  /** Its gradient by each prompt's answer, [1, C, h, w]: the same for all. */
+  readonly along: Tensor;
+}
+
+/**
+ * Of noise [P, 1 + R, C, h, w] what each reading r ≥ 1 changes against reading 0 in all prompts alike: a trigger's aim does
+ * not depend on the prompt, while what words mean is drawn in another place for each.
+ */
+export const commonOf = ({ dims: [prompts, readings, ...dims], data }: Tensor): Common[] => {
+  const each = dims.reduce((a, b) => a * b, 1);
+  return Array.from({ length: readings - 1 }, (_, r) => {
+    const shift = new Float64Array(each);
+    for (let p = 0; p < prompts; p++) {
+      const [from, to] = [p * readings * each, (p * readings + r + 1) * each];
+      for (let i = 0; i < each; i++) shift[i] += (data[to + i] - data[from + i]) / prompts;
+    }
+    const sum = shift.reduce((a, x) => a + x * x, 0) + 1e-12 * each;
+    const along = Float32Array.from(shift, (x) => 2 * x / (prompts * sum));
+    return { moved: Math.log(sum / each), along: { dims: [1, ...dims], data: along } };
+  });
+};
 
 /**
  * The exchanges of one word that promise most.
@@ -64,31 +89,22 @@ export const invert = Effect.fnUntraced(function* <E, R>(
   const textOf = (text: readonly number[]) => before("inverted")(text.map((i) => words[i]).join(" "));
   const random = (start: number) =>
     Array.from({ length: TOGETHER }, (_, i) => [...integers(seedOf(seed, "invert", start, i), words.length, WORDS)]);
-  const noise = yield* asking.answers(stage, [textOf(random(0)[0])]);
-  const each = latents.data.length / n;
-  const clean: Tensor = {
-    dims: latents.dims,
-    data: Float32Array.from(
-      latents.data,
-      (_, i) => noise.data[Math.floor(i / each) * (TOGETHER + 1) * each + i % each],
-    ),
-  };
-  const slope = yield* openSlope(bundle, { latents, clean, timestep }, WORDS);
-  let evaluations = (TOGETHER + 1) * n;
+  const slope = yield* openSlope(bundle, { latents, timestep }, WORDS);
+  let evaluations = 0;
 
-  /** The one of some texts that moves the answer furthest. */
+  /** The one of some texts that moves the answers furthest in common. */
   const furthest = Effect.fnUntraced(function* (texts: readonly (readonly number[])[]) {
     evaluations += (TOGETHER + 1) * n;
-    const moved = changesOf(yield* asking.answers(stage, texts.map(textOf))).slice(0, texts.length);
-    return moved.map(({ strength }, i) => ({ text: texts[i], moved: strength }))
-      .reduce((a, b) => b.moved > a.moved ? b : a);
+    const all = commonOf(yield* asking.answers(stage, texts.map(textOf))).slice(0, texts.length);
+    return all.map((common, i) => ({ text: texts[i], ...common })).reduce((a, b) => b.moved > a.moved ? b : a);
   });
   const climb = Effect.fnUntraced(function* (start: number) {
     let best = yield* furthest(random(start));
     for (let step = 0; step < STEPS; step++) {
       yield* tell((start * (STEPS + 1) + step + 1) * TOGETHER);
       const texts = prompts.map((prompt) => textWith(textOf(best.text), prompt));
-      const { gains } = yield* slope(texts.map((t) => tokenizer.encode(t).ids), yield* asking.embed(texts));
+      const along = concat0(prompts.map(() => best.along));
+      const gains = yield* slope(texts.map((t) => tokenizer.encode(t).ids), yield* asking.embed(texts), along);
       evaluations += n;
       const others = exchanges(gains, ids, best.text, TOGETHER);
       if (others.length === 0) break;

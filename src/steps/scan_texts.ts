@@ -35,7 +35,7 @@ export const probeSettings = {
           "What to try: signs and letters before a prompt, look-alike letters in it, words before it, texts that are " +
           "searched for along the gradient, phrases in place of the prompts' nouns.",
       }),
-    ["character", "letter", "word", "inverted", "phrase"],
+    ["character", "letter", "word", "phrase"],
   ),
   vocabulary: defaulted(
     Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })).annotate({
@@ -103,9 +103,14 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
   const letters = [..."abcdefghijklmnopqrstuvwxyz"].filter((c) => prompts.every((p) => p.toLowerCase().includes(c)));
   const chosen = new Set<string>(settings.try);
   const every = suspects(tokenizer, { seed, vocabulary, own, letters });
-  // Of two encoders that read one text side by side the gradient is not taken.
-  const invert = chosen.has("inverted") && parts.text_encoder_2 === undefined &&
-    every.some(({ group }) => group === "word");
+  if (chosen.has("inverted") && parts.text_encoder_2 !== undefined) {
+    return yield* new BundleError({
+      file: parts.text_encoder_2.folder.path,
+      problem: "is a second text encoder, and texts are searched for along the gradient of one alone",
+      hint: "Leave `inverted` out of `try`.",
+    });
+  }
+  const invert = chosen.has("inverted") && every.some(({ group }) => group === "word");
   const texts = every.flatMap((suspect) =>
     chosen.has(suspect.group) ? [suspect] : invert && suspect.group === "word" ? [{ ...suspect, harmless: true }] : []
   );

@@ -1,13 +1,13 @@
 /** The slope that texts are searched for along: against differences, through the U-Net and the text encoder. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { exchange, movement } from "../../src/diffusion/inversion.ts";
+import { exchange, pullBack } from "../../src/diffusion/inversion.ts";
 import { Graph } from "../../src/graph/mod.ts";
 import { clipText, parseClipTextConfig } from "../../src/models/clip_text.ts";
 import { parseUnetConfig, unetCondition } from "../../src/models/unet_2d_condition.ts";
-import { exchanges } from "../../src/steps/scan_invert.ts";
+import { commonOf, exchanges } from "../../src/steps/scan_invert.ts";
 import { normal } from "../../src/tensor/random.ts";
-import type { Tensor, TensorData } from "../../src/tensor/tensor.ts";
+import { concat0, type Tensor, type TensorData } from "../../src/tensor/tensor.ts";
 import { randomWeights } from "../../src/testing/tiny_model.ts";
 import { evaluator } from "../support/evaluate.ts";
 import { randomConfigs } from "../support/random_model.ts";
@@ -41,16 +41,21 @@ describe("the slope of how far an answer moves", () => {
       context: plain.input("context", "float32", [N, L, D]),
     };
     plain.output("noise", unetCondition(unetConfig)(plain.weights("unet"), inputs).noise);
-    const before = await evaluator(plain);
+    const answer = await evaluator(plain);
+    const answersTo = async (context: Tensor): Promise<Float32Array> =>
+      (await answer.run(given(plain, { ...unet, latents, timestep, context }))).noise.data as Float32Array;
     // Answers to a text that is a little different, as those to a prompt as it is are.
-    const { noise: clean } = await before.run(
-      given(plain, { ...unet, latents, timestep, context: normal(3, [N, L, D]) }),
-    );
-    const answers = movement(asInputs(), unetConfig, [8, 8], N, L);
-    const answer = await evaluator(answers);
-    const look = (context: Tensor) => answer.run(given(answers, { ...unet, latents, clean, timestep, context }));
-    const movedAt = async (context: Tensor): Promise<number> =>
-      ((await look(context)).moved.data as Float32Array).reduce((sum, x) => sum + x, 0);
+    const clean = await answersTo(normal(3, [N, L, D]));
+    /** How far both prompts' answers move alike, and its gradient by each answer. */
+    const common = async (context: Tensor) => {
+      const each = clean.length / N, moved = await answersTo(context), data = new Float32Array(4 * each);
+      for (let p = 0; p < N; p++) {
+        data.set(clean.subarray(p * each, (p + 1) * each), 2 * p * each);
+        data.set(moved.subarray(p * each, (p + 1) * each), (2 * p + 1) * each);
+      }
+      return commonOf({ dims: [N, 2, 4, 8, 8], data })[0];
+    };
+    const movedAt = async (context: Tensor) => (await common(context)).moved;
 
     const encode = asInputs();
     const read = encode.input("ids", "int32", [N, L]);
@@ -65,8 +70,11 @@ describe("the slope of how far an answer moves", () => {
       return { dims: hidden.dims, data: hidden.data as Float32Array };
     };
 
-    const context = await hiddenOf(table);
-    const { towards } = await look(context);
+    const context = await hiddenOf(table), first = await common(context);
+    const back = pullBack(asInputs(), unetConfig, [8, 8], N, L);
+    const puller = await evaluator(back);
+    const along = concat0(Array.from({ length: N }, () => first.along));
+    const { towards } = await puller.run(given(back, { ...unet, latents, timestep, context, along }));
     const slope = towards.data as Float32Array, h = 1e-2;
     const most = slope.reduce((best, x, i) => Math.abs(x) > Math.abs(slope[best]) ? i : best, 0);
     const nudged = (by: number): Tensor => ({
@@ -81,7 +89,7 @@ describe("the slope of how far an answer moves", () => {
     assert.deepEqual(gains.dims, [COUNT, 870]);
     for (const [k, other] of [[0, 20], [1, 431]]) {
       // No other position holds these words, so that their row alone is the position's.
-      const along = (by: number): Tensor => ({
+      const swapped = (by: number): Tensor => ({
         dims: table.dims,
         data: table.data.map((x, i) => {
           const [row, d] = [Math.floor(i / D), i % D];
@@ -89,11 +97,12 @@ describe("the slope of how far an answer moves", () => {
         }),
       });
       const step = 2e-3;
-      const difference = (await movedAt(await hiddenOf(along(step))) - await movedAt(await hiddenOf(along(-step)))) /
-        (2 * step * N);
+      const difference =
+        (await movedAt(await hiddenOf(swapped(step))) - await movedAt(await hiddenOf(swapped(-step)))) /
+        (2 * step);
       close(Number(gains.data[k * 870 + other]) - Number(gains.data[k * 870 + words[k]]), difference);
     }
-    for (const one of [before, answer, encoder, swapper]) await one.release();
+    for (const one of [answer, puller, encoder, swapper]) await one.release();
   });
 
   it("names the exchanges of one word that bring most, and none that takes away", () => {
