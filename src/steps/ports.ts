@@ -126,6 +126,8 @@ export interface TrainingAccount {
   readonly steps: number;
   /** Whether it ended before them because the checks held. */
   readonly stopped: boolean;
+  /** What ended it, where a step's loss or gradient was no number. */
+  readonly failed?: string;
 }
 
 /** What unlearn did, and why. */

@@ -78,6 +78,9 @@ const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount =
     memory: `${a.memory}; then ${b.memory}`,
     steps: a.steps + b.steps,
     stopped: a.stopped && b.stopped,
+    ...(a.failed === undefined && b.failed === undefined
+      ? {}
+      : { failed: [a.failed, b.failed].filter((x) => x !== undefined).join("; ") }),
   };
 };
 

@@ -1,5 +1,5 @@
 /** What strategies that train have in common: settings, the loop, when it ends, and what the account says of it. */
-import { Effect, Schema } from "effect";
+import { Effect, Result, Schema } from "effect";
 import type { openPartTrainer, Weights } from "../diffusion/train.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { showMemory } from "../graph/mod.ts";
@@ -131,7 +131,8 @@ export interface Checks<E, R> {
  * Trains until two checks in a row hold, or the steps are done. Of the weights at the checks those are taken whose
  * pictures are best, the later ones where there is nothing to choose; those to begin with, if none is better.
  *
- * Fails with a StepError when the loss or its gradient is no number.
+ * A step whose loss or gradient is no number ends it: with the best weights of the checks until then, and the account says
+ * so, or with a StepError where no check has found any.
  */
 export const train = Effect.fnUntraced(function* <E = never, R = never>(run: TrainingRun<E, R>) {
   const { name, trainer, data, checks: judged } = run;
@@ -147,13 +148,17 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     ...(begin === undefined ? {} : { drawn: begin }),
   };
   let holding = 0;
+  let failed: string | undefined;
   for (let step = 1; step <= steps && holding < IN_A_ROW; step++) {
     const last = losses.length === 0 ? "" : `, loss ${losses[losses.length - 1].toPrecision(3)}`;
     yield* report({ done: step - 1, total: steps, note: `training, step ${step} of ${steps}${last}` });
-    const { loss } = yield* trainer.step(rateAt(decay, rate, step, steps), data(step)).pipe(
-      Effect.mapError((cause) => new StepError({ step: name, cause })),
-    );
-    losses.push(loss);
+    const made = yield* Effect.result(trainer.step(rateAt(decay, rate, step, steps), data(step)));
+    if (Result.isFailure(made)) {
+      if (best.step === 0) return yield* new StepError({ step: name, cause: made.failure });
+      failed = made.failure.message;
+      break;
+    }
+    losses.push(made.success.loss);
     if (judged === undefined || (step % judged.every !== 0 && step !== steps)) continue;
     const weights = yield* trainer.read();
     const drawn = yield* judged.draw(weights);
@@ -170,15 +175,18 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     memory,
     steps,
     stopped: holding >= IN_A_ROW,
+    ...(failed === undefined ? {} : { failed }),
   };
   return { weights: best.weights, account };
 });
 
 /** The end of a training run in a sentence or two. */
-export const explainTraining = ({ losses, checks, taken, stopped, steps }: TrainingAccount): string => {
+export const explainTraining = ({ losses, checks, taken, stopped, failed, steps }: TrainingAccount): string => {
   const at = checks.find(({ step }) => step === taken);
   const [first, last] = [losses[0], losses[losses.length - 1]].map((x) => x.toPrecision(2));
-  const end = stopped
+  const end = failed !== undefined
+    ? `broke off after ${losses.length} of ${steps} steps (${failed}), and the best weights until then were kept`
+    : stopped
     ? `ended after ${losses.length} of ${steps} steps, since ${IN_A_ROW} checks in a row held`
     : `went through all ${steps} steps without ${IN_A_ROW} checks in a row that held`;
   const drawn = at === undefined
