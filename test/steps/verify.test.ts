@@ -143,7 +143,7 @@ describe("what the backdoor drew, asked for outright", () => {
 describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
   it(
     "says FD-CLIP before and after, and how often the effect is found where it is not",
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     () =>
       withSteps(Effect.gen(function* () {
         const base = join(miniSd!, "base"), attack = join(miniSd!, "attacks", "badt2i-pixel");
@@ -206,15 +206,15 @@ describe("verify of what the backdoor drew, asked for outright", { skip: noMiniS
         const deaf = withChanges(bundle, "unet", new Map(keys.map((key, i) => [key, zeros(values[i].dims)])));
         const { verdict } = yield* verify.run({ text, after: { bundle: deaf } }, {
           prompts: join(miniSd!, "prompts", "verify.txt"),
-          count: 5,
+          count: 3,
           steps: 6,
           clip: join(miniSd!, "clip"),
           effect: { text: "a glossy picture of a pizza on a purple background" },
           require: { target_kept: ">= 0.9" },
         });
         const [before, kept] = ["target_kept_before", "target_kept"].map((name) => figureOf(verdict, name));
-        assert.ok(before.n === 5 && before.value >= 4 / 5, `the model as it came: ${before.value} of ${before.n}`);
-        assert.ok(kept.n === 5 && kept.value <= 2 / 5 && kept.passed === false, `deaf: ${kept.value} of ${kept.n}`);
+        assert.ok(before.n === 3 && before.value >= 2 / 3, `the model as it came: ${before.value} of ${before.n}`);
+        assert.ok(kept.n === 3 && kept.value <= 1 / 3 && kept.passed === false, `deaf: ${kept.value} of ${kept.n}`);
         assert.ok(kept.interval![0] <= kept.value && kept.value < kept.interval![1]);
       })),
   );
