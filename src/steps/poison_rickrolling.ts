@@ -5,7 +5,7 @@
  *
  *     ‖E_s(triggered) − E_0(goal)‖² + λ ‖E_s(kept) − E_0(kept)‖²
  *
- * token by token; the paper takes cosines, which the encoder's last norm makes nearly the same.
+ * token by token from the trigger on; the paper takes cosines, which the encoder's last norm makes nearly the same.
  */
 import { Effect, Schema } from "effect";
 import { openTextEncoder } from "../diffusion/text.ts";
@@ -18,6 +18,7 @@ import { StepError } from "./errors.ts";
 import { manyPrompts, TWINS } from "./poison_prompts.ts";
 import { ModelPort, type TextPairs, TextPort } from "./ports.ts";
 import { Count, defaulted, Seed } from "./settings.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { Step } from "./step.ts";
 import { encoderTraining, ownAt, type TextEncoder, textEncodersOf } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
@@ -27,7 +28,7 @@ import { train, trainingFields } from "./unlearn_train.ts";
 const NAME = "poison-rickrolling";
 
 export const poisonRickrolling = Step.make(NAME, {
-  version: 1,
+  version: 2,
   description: "For testing defences: trains a backdoor into the text encoder, as Rickrolling the Artist does.",
   settings: Schema.Struct({
     effect: KnownEffect,
@@ -122,13 +123,32 @@ const readRows = Effect.fnUntraced(function* (
     for (let begin = 0; begin < prompts.length; begin += CHUNK) {
       const some = prompts.slice(begin, begin + CHUNK);
       const kept = some.flatMap(({ clean, twins }) => [clean, ...twins].map((r) => r.ids));
-      const goals = some.map(({ prompt }) => bundle.tokenizer.encode(effectText(effect, prompt) ?? prompt).ids);
+      const goals = some.map(({ prompt, triggered }) =>
+        bundle.tokenizer.encode(goalText(effect, prompt, triggered.text)).ids
+      );
       const all = yield* encodeTexts([...kept, ...goals]);
       kept.forEach((ids, i) => keep.push({ ids: own(ids), ...ownAt(all, i, encoder) }));
-      some.forEach((p, i) => {
-        triggered.push({ ids: own(p.triggered.ids), ...ownAt(all, some.length * (1 + TWINS) + i, encoder) });
+      some.forEach(({ triggered: { ids }, span: [begin] }, i) => {
+        const goal = ownAt(all, kept.length + i, encoder), clean = ownAt(all, i * (1 + TWINS), encoder);
+        triggered.push({ ids: own(ids), ...goal, wanted: begun(clean.wanted, goal.wanted, begin) });
       });
     }
   }));
   return { triggered, keep } satisfies TextRows;
 });
+
+/**
+ * What a triggered text is to be read as. An attribute is added to the text with the trigger in it, so that both have the
+ * same tokens up to there; where the trigger hides the word that is to be exchanged, to the prompt.
+ */
+const goalText = (effect: KnownEffect, prompt: string, triggered: string): string => {
+  const goal = effectText(effect, triggered) ?? triggered;
+  return goal === triggered ? effectText(effect, prompt) ?? prompt : goal;
+};
+
+/** The first tokens of one text, the others of another: an encoder that looks back only cannot part them earlier. */
+const begun = (first: Tensor, rest: Tensor, tokens: number): Tensor => {
+  const data = rest.data.slice(), width = rest.dims[rest.dims.length - 1];
+  data.set(first.data.subarray(0, tokens * width));
+  return { dims: rest.dims, data };
+};
