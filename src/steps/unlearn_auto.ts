@@ -96,10 +96,6 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
     // for other words as well: to undo that moves pictures.
     const worse = fresh && drawn !== undefined && best.drawn !== undefined && drawn.shown >= best.drawn.shown;
     const better = unet.training.taken > 0 && !worse;
-    const ofUnet = () => {
-      const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
-      return result(fresh ? "distill" : "closed-form+distill", why, unet!);
-    };
     const left = !better || (drawn !== undefined && leavesTooMuch(drawn));
     // Harmless texts that the encoder reads as it reads the trigger cannot tell it how to read that: prompts that have others
     // judge it, if need be some that the closed form was fitted to.
@@ -115,7 +111,10 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
         return result("text", explainRead(LEFT_OVER, SHOWN), read);
       }
     }
-    if (better) return ofUnet();
+    if (better) {
+      const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
+      return result(fresh ? "distill" : "closed-form+distill", why, unet);
+    }
   }
   // The chosen setting is solved again with every prompt: the held-back ones have done their work.
   const everyPrompt = text.prompts.map((_, p) => p);

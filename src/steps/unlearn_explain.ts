@@ -28,7 +28,7 @@ export const explainChoice = (
   return `With the trigger prompts stay ${
     spread.toFixed(2)
   } times as different from each other as with harmless words (and ` +
-    `the text embeddings move ${shift.toFixed(1)} times as far), so the backdoor sits in the U-Net. ${found}`;
+    `the text embeddings move ${shift.toFixed(1)} times as far), so the backdoor is looked for in the U-Net. ${found}`;
 };
 
 const PAST =
