@@ -74,10 +74,11 @@ describe("laws of the built-in steps", () => {
   );
 });
 
+/** Always from one seed: by others a bug may be found by another law first, or end a step above the least counterexample. */
 describe("planted bugs", () => {
   it("a mask beyond 1", SLOW, async () => {
     const step = maskStep((prompts) => prompts.map((x) => 1.5 * hard(x)));
-    const found = await broken(() => checkStepLaws(step, { settings: {}, seed: 1 }));
+    const found = await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }));
     assert.equal(found.law, STEP_LAWS.valid);
     assert.match(found.message, /a cell of the mask is 1\.5, not from 0 to 1/);
     const { given } = found.counterexample as { given: { field: { prompts: { dims: number[]; data: Float32Array } } } };
@@ -95,7 +96,7 @@ describe("planted bugs", () => {
   it("a state that one run leaves to the next", SLOW, async () => {
     let runs = 0;
     const step = maskStep((prompts) => prompts.map((x) => hard(x) / (1 + runs++ % 7)));
-    assert.equal((await broken(() => checkStepLaws(step, { settings: {} }))).law, STEP_LAWS.repeat);
+    assert.equal((await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }))).law, STEP_LAWS.repeat);
   });
 
   it("one prompt's threshold taken for all", SLOW, async () => {
@@ -103,7 +104,7 @@ describe("planted bugs", () => {
       const mean = prompts.subarray(0, cells).reduce((sum, x) => sum + x, 0) / cells;
       return prompts.map((x) => hard(x - mean));
     });
-    const found = await broken(() => checkStepLaws(step, { settings: {} }));
+    const found = await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }));
     assert.equal(found.law, STEP_LAWS.order);
     // Shrinking ends where no smaller neighbour fails, which may be one prompt above the least.
     assert.ok((found.counterexample as { shape: { prompts: number } }).shape.prompts <= 3);
@@ -115,7 +116,7 @@ describe("planted bugs", () => {
       const mean = prompts.toSorted((a, b) => a - b).reduce((sum, x) => sum + x, 0) / prompts.length;
       return prompts.map((x) => hard(x - mean));
     });
-    const found = await broken(() => checkStepLaws(step, { settings: {} }));
+    const found = await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }));
     assert.equal(found.law, STEP_LAWS.others, "whatever their order, the mean is the same");
   });
 
@@ -123,7 +124,7 @@ describe("planted bugs", () => {
     const step = maskStep((prompts, cells) =>
       prompts.map((_, i) => hard(prompts[i - i % cells + (i % cells) % Math.sqrt(cells)]))
     );
-    assert.equal((await broken(() => checkStepLaws(step, { settings: {} }))).law, STEP_LAWS.flip);
+    assert.equal((await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }))).law, STEP_LAWS.flip);
   });
 
   it("a port that loses what it holds", SLOW, async () => {
@@ -141,7 +142,7 @@ describe("planted bugs", () => {
       outputs: { moment: Lossy },
       run: (_, { at }) => Effect.succeed({ moment: { at: new Date(at) } }),
     });
-    assert.equal((await broken(() => checkStepLaws(step, { settings: {} }))).law, STEP_LAWS.stored);
+    assert.equal((await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }))).law, STEP_LAWS.stored);
     await checkStepLaws(step, { settings: { at: 2000 } });
   });
 
@@ -167,7 +168,7 @@ describe("planted bugs", () => {
           return { field };
         }),
     });
-    assert.equal((await broken(() => checkStepLaws(step, { settings: {} }))).law, STEP_LAWS.trigger);
+    assert.equal((await broken(() => checkStepLaws(step, { settings: {}, seed: 2 }))).law, STEP_LAWS.trigger);
   });
 });
 
@@ -182,7 +183,7 @@ describe("what a test has to say", () => {
       outputs: { n: Own },
       run: ({ n }) => Effect.succeed({ n: n + 1 }),
     });
-    await assert.rejects(checkStepLaws(step, { settings: {} }), /own: say by inputs\.n how a own is made/);
+    await assert.rejects(checkStepLaws(step, { settings: {}, seed: 2 }), /own: say by inputs\.n how a own is made/);
     await checkStepLaws(step, { settings: {}, inputs: { n: () => fc.integer() } });
     const kinds = { own: { arbitrary: () => fc.integer(), valid: (n: number) => assert.ok(n < 100) } };
     const found = await broken(() => checkStepLaws(step, { settings: {}, kinds }));
