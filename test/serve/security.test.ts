@@ -8,9 +8,14 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 
 describe("docs/security.md", () => {
   it("names tests that exist", () => {
-    const tests = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" })
-      .filter((file) => file.endsWith(".test.ts"))
-      .map((file) => readFileSync(join(root, "test", file), "utf8")).join("\n");
+    // Folder by folder: tests that run beside this one make hidden folders among them and take them away again.
+    const folders = readdirSync(join(root, "test"), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith("."));
+    const tests = folders.flatMap(({ name }) =>
+      readdirSync(join(root, "test", name))
+        .filter((file) => file.endsWith(".test.ts"))
+        .map((file) => readFileSync(join(root, "test", name, file), "utf8"))
+    ).join("\n");
     const rows = readFileSync(join(root, "docs/security.md"), "utf8").split("\n")
       .filter((line) => line.startsWith("| ") && !/^\| (threat|-)/.test(line));
     assert.ok(rows.length >= 15);
