@@ -1,5 +1,13 @@
 export type { BackendName, HostTensor, ModelBytes, PortType } from "./engine.ts";
-export { AdapterReport, type Candidate, Device, Precision, RuntimeError, RuntimeUnavailable } from "./report.ts";
+export {
+  AdapterReport,
+  type Candidate,
+  Device,
+  NotFinite,
+  Precision,
+  RuntimeError,
+  RuntimeUnavailable,
+} from "./report.ts";
 export {
   type DeviceTensor,
   isDevice,

@@ -86,3 +86,10 @@ export class RuntimeError extends Schema.TaggedError<RuntimeError>()("RuntimeErr
   model: Schema.String,
   message: Schema.String,
 }) {}
+
+/** A training step whose loss or gradient is no finite number; unlike a device that fails, the weights are as good as before. */
+export class NotFinite extends Schema.TaggedError<NotFinite>()("NotFinite", {
+  /** Name of the model. */
+  model: Schema.String,
+  message: Schema.String,
+}) {}

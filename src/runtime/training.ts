@@ -3,7 +3,7 @@ import { Effect, type Scope } from "effect";
 import type { StateTensor } from "../graph/training.ts";
 import { sameDims, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { HostTensor, ModelBytes } from "./engine.ts";
-import { RuntimeError } from "./report.ts";
+import { NotFinite, RuntimeError } from "./report.ts";
 import { Runtime } from "./runtime.ts";
 import { type DeviceTensor, isDevice, toHost } from "./session.ts";
 import { faultOf } from "./training_fault.ts";
@@ -19,13 +19,13 @@ export interface StepResult {
 export interface Trainer {
   /**
    * One step with a learning rate and the data that the graph wants; only the numbers come back to the host. A step
-   * whose loss or gradient is not finite is a RuntimeError that names the first tensor to blame and changes nothing: the
+   * whose loss or gradient is not finite is a NotFinite that names the first tensor to blame and changes nothing: the
    * state is that of the step before.
    */
   readonly step: (
     rate: number,
     data: Readonly<Record<string, HostTensor | DeviceTensor>>,
-  ) => Effect.Effect<StepResult, RuntimeError>;
+  ) => Effect.Effect<StepResult, RuntimeError | NotFinite>;
   /** The weights as they are now, or their running means, by the name of the input that feeds the weight. */
   readonly read: (role: "weight" | "average") => Effect.Effect<ReadonlyMap<string, Tensor>, RuntimeError>;
 }
@@ -78,7 +78,10 @@ export const openTrainer = Effect.fnUntraced(function* (
         Effect.ensuring(Effect.sync(() => next.forEach((t) => t.dispose()))),
       );
       const cause = why === undefined ? "" : `: ${why}`;
-      return yield* fail(`${what} is ${x} at step ${done + 1}${cause}; the weights are those of step ${done}`);
+      const message = `${model.name}: ${what} is ${x} at step ${
+        done + 1
+      }${cause}; the weights are those of step ${done}`;
+      return yield* new NotFinite({ model: model.name, message });
     }
     held.forEach((t) => t.dispose());
     held = next;

@@ -1,7 +1,7 @@
 /**
  * Texts that nobody listed: words and signs that do nothing by themselves, put together along the gradient of how far they
- * move the U-Net's answers to pure noise, all prompts' alike. In a model without a backdoor such words stay without effect together; where there is one,
- * the gradient leads to texts that set it off although they share no token with its trigger.
+ * move the U-Net's answers to pure noise, all prompts' alike. In a model without a backdoor such words stay without effect
+ * together; where there is one, the gradient may lead to texts that set it off although they share no token with its trigger.
  *
  * Words that do something by themselves are left out, since the way that they lead is to pictures of what they mean: on the
  * example, two colours before a prompt move the answer as far as a trigger does, in every model.

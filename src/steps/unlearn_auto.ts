@@ -13,7 +13,14 @@ import type { Account, Candidate, Drawn, Field, Mask, Model, TextPairs, Training
 import type { TextEncoder } from "./text_encoders.ts";
 import { applySolution } from "./unlearn_changes.ts";
 import { distilNoise, type NoiseTraining } from "./unlearn_distill.ts";
-import { explainChoice, explainDistilled, explainRead, explainSpilled, UNSEEN } from "./unlearn_explain.ts";
+import {
+  explainChoice,
+  explainDistilled,
+  explainRead,
+  explainSpilled,
+  READ_IN_VAIN,
+  UNSEEN,
+} from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilText, type TextTraining, textUse } from "./unlearn_text.ts";
@@ -71,6 +78,8 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
   const leaves = best.drawn !== undefined && leavesTooMuch(best.drawn);
   const spilled = !trusted || spill > SPILLED;
   let unet: Trained | undefined;
+  // What was tried and not taken is said.
+  let inVain = "";
   if (leaves || spilled) {
     // It begins with what the held-back prompts had no part in: they judge again. Where words are a measure, but some set the
     // backdoor off, the closed form has learned from them, and it begins with the model as it came.
@@ -110,10 +119,11 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       if (read.training.taken > 0 && seen !== undefined && isBetter(seen, better ? drawn : best.drawn)) {
         return result("text", explainRead(LEFT_OVER, SHOWN), read);
       }
+      inVain = READ_IN_VAIN;
     }
     if (better) {
       const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
-      return result(fresh ? "distill" : "closed-form+distill", why, unet);
+      return result(fresh ? "distill" : "closed-form+distill", why + inVain, unet);
     }
   }
   // The chosen setting is solved again with every prompt: the held-back ones have done their work.
@@ -123,7 +133,9 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
   const further = unet && { ...unet.training, taken: 0 };
   const account: Account = {
     strategy: "closed-form",
-    why: further === undefined ? choice : `${choice} Distilling the U-Net was tried. ${explainTraining(further)}`,
+    why: further === undefined
+      ? choice
+      : `${choice} Distilling the U-Net was tried. ${explainTraining(further)}${inVain}`,
     ...found,
     text: shift,
     ...(further === undefined ? {} : { training: further }),

@@ -55,6 +55,9 @@ export const explainRead = (outside: number, shown: number): string =>
   "text encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: if " +
   "it has a share in the backdoor, that is back with another text encoder.";
 
+/** Of the text encoder's distillation, where it was not taken. */
+export const READ_IN_VAIN = " Distilling the text encoder was tried as well, and drew nothing better.";
+
 export const UNSEEN =
   "Nowhere does the trigger do more than harmless words do, so these may set the backdoor off as well and are no measure: " +
   `the U-Net was distilled from there on, ${PAST}.`;

@@ -132,7 +132,7 @@ export interface Checks<E, R> {
  * pictures are best, the later ones where there is nothing to choose; those to begin with, if none is better.
  *
  * A step whose loss or gradient is no number ends it: with the best weights of the checks until then, and the account says
- * so, or with a StepError where no check has found any.
+ * so, or with a StepError where no check has found any. A device that fails is always a StepError.
  */
 export const train = Effect.fnUntraced(function* <E = never, R = never>(run: TrainingRun<E, R>) {
   const { name, trainer, data, checks: judged } = run;
@@ -154,7 +154,10 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     yield* report({ done: step - 1, total: steps, note: `training, step ${step} of ${steps}${last}` });
     const made = yield* Effect.result(trainer.step(rateAt(decay, rate, step, steps), data(step)));
     if (Result.isFailure(made)) {
-      if (best.step === 0) return yield* new StepError({ step: name, cause: made.failure });
+      // What a device does not bear would be hidden: only numbers that went wrong leave good weights behind.
+      if (made.failure._tag !== "NotFinite" || best.step === 0) {
+        return yield* new StepError({ step: name, cause: made.failure });
+      }
       failed = made.failure.message;
       break;
     }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { describe, it } from "node:test";
-import { RuntimeError } from "../../src/runtime/mod.ts";
+import { NotFinite, RuntimeError } from "../../src/runtime/mod.ts";
 import { explainTraining, train } from "../../src/steps/unlearn_train.ts";
 
 const settings = {
@@ -16,7 +16,11 @@ const settings = {
 } as const;
 
 /** A check after every second step; `left` is what is left of the trigger at each of them. */
-const trained = (left: readonly number[], broken = Infinity) => {
+const trained = (
+  left: readonly number[],
+  broken = Infinity,
+  error: typeof NotFinite | typeof RuntimeError = NotFinite,
+) => {
   let steps = 0, checks = 0;
   const weights = () => new Map([["w", { dims: [1], data: Float32Array.of(steps) }]]);
   return train({
@@ -29,7 +33,7 @@ const trained = (left: readonly number[], broken = Infinity) => {
       memory: { weights: 0, values: 0, peak: 0 } as never,
       step: () =>
         steps + 1 === broken
-          ? Effect.fail(new RuntimeError({ model: "toy", message: `toy: the loss is NaN at step ${broken}` }))
+          ? Effect.fail(new error({ model: "toy", message: `toy: the loss is NaN at step ${broken}` }))
           : Effect.sync(() => ({ step: ++steps, loss: 1 / steps, gradientNorm: 1 })),
       read: () => Effect.sync(weights),
     },
@@ -63,6 +67,11 @@ describe("training", () => {
     assert.deepEqual([...weights.get("w")!.data], [4]);
     assert.equal(account.losses.length, 5);
     assert.match(explainTraining(account), /broke off after 5 of 6 steps \(toy: the loss is NaN at step 6\)/);
+  });
+
+  it("a device that fails is no reason to go on with them", async () => {
+    const error = await Effect.runPromise(Effect.flip(trained([0.9, 0.3], 6, RuntimeError)));
+    assert.match(error.message, /step "unlearn" failed/);
   });
 
   it("where no check was made before, it fails", async () => {
