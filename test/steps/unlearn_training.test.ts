@@ -15,6 +15,7 @@ import { mask } from "../../src/steps/mask.ts";
 import { ModelPort } from "../../src/steps/ports.ts";
 import { pickReadings } from "../../src/steps/rows.ts";
 import { unlearn } from "../../src/steps/unlearn.ts";
+import { normal } from "../../src/tensor/random.ts";
 import { isTextWeight } from "../../src/unlearn/closed_form.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
@@ -214,6 +215,42 @@ describe("strategies that train", () => {
           assert.match(account.why, /none of its weights were taken/);
           assert.ok(checks[0].shown >= account.chosen!.drawn!.shown);
         }
+      })),
+  );
+
+  it(
+    "auto goes on to the text encoder where neither the closed form nor the U-Net's distillation is enough",
+    { timeout: 120_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text: sound } = yield* read;
+        // Of each prompt the triggered reading is its own and thrown off course at every position, another way in each prompt:
+        // nothing that is learned from some prompts helps with the others.
+        const embeddings = eachEmbedding(sound.embeddings, (t) => {
+          const data = new Float32Array(t.data), row = t.dims[2] * t.dims[3];
+          const off = normal(7, [t.dims[0], row]).data;
+          for (let p = 0; p < t.dims[0]; p++) {
+            const begin = (p * t.dims[1] + TRIGGERED) * row;
+            for (let i = 0; i < row; i++) data[begin + i] += 3 * off[p * row + i];
+          }
+          return { dims: t.dims, data };
+        });
+        const text = { ...sound, embeddings };
+        const { capture } = yield* denoise.run({ text }, { steps, guidance: 2, tokens: 2, at: [0, 0.5] });
+        const { field } = yield* locate.run({ text, capture }, {});
+        const { mask: where } = yield* mask.run({ field }, {});
+        const everywhere = { ...field, shape: { ...field.shape, shape: "global" as const } };
+        const { model: cured, account } = yield* unlearn.run({ text, capture, field: everywhere, mask: where }, {
+          strategy: "auto",
+          steps,
+          train_unet: { weights: "attn2", steps: 2, batch: 4, check: 2, samples: 4, noisings: 1, pictures: 4 },
+          train_text: { steps: 4, batch: 8, check: 2, rate: 1e-5 },
+        });
+        // The encoder reads the trigger's own tokens, which are harmless, so that what it draws holds at once.
+        assert.equal(account.strategy, "text", account.why);
+        assert.match(account.why, /distilling the U-Net left as much/);
+        assert.deepEqual([...cured.bundle.changed.keys()], ["text_encoder"]);
+        assert.ok(account.chosen!.drawn!.outside > 0.2 || account.chosen!.drawn!.shown > 0.05);
       })),
   );
 
