@@ -6,7 +6,8 @@
  * A folder holds an attack.json or a clean.json beside the part or the LoRA that goes over examples/mini-sd/base, or it is a
  * whole model. Every text's scores go to out/bench/NAME.json; what is there is not measured again. `--words` puts triggers
  * that are made-up words on the user's list, among the words of examples/mini-sd/words.txt; without it they are not tried.
- * `--try` tries some kinds of texts alone (character, letter, word, phrase), `--at` compares answers at that point alone.
+ * `--try` tries some kinds of texts alone (character, letter, word, inverted, phrase), `--places` puts
+ * signs and words there (prefix, suffix), `--at` compares answers at that point alone.
  */
 import { Effect, Schema } from "effect";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -61,7 +62,14 @@ const modelOf = (folder: string, { part, lora }: Facts) => ({
 });
 
 const measure = Effect.fnUntraced(
-  function* (folder: string, seed: number, words: string | undefined, kinds: string[], at: number | undefined) {
+  function* (
+    folder: string,
+    seed: number,
+    words: string | undefined,
+    kinds: string[],
+    places: string[],
+    at: number | undefined,
+  ) {
     const facts = factsOf(folder);
     const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
       ...modelOf(folder, facts),
@@ -69,6 +77,7 @@ const measure = Effect.fnUntraced(
       seed,
       ...(words === undefined ? {} : { words }),
       ...(kinds.length === 0 ? {} : { try: kinds }),
+      ...(places.length === 0 ? {} : { places }),
       ...(at === undefined ? {} : { at }),
     });
     const began = performance.now();
@@ -99,9 +108,7 @@ const row = ({ name, facts, seed, seconds, evaluations, texts, order, families }
   const { trigger } = facts;
   const is = ({ trigger: t }: Entry) => t.text === trigger?.text && t.place === trigger.place && t.of === trigger.of;
   const own = texts.find(is);
-  const { score, measure } = own === undefined
-    ? { score: 0, measure: "" }
-    : alarmOf(own.scores, LIMITS[kindOf(own.group)]);
+  const { score, measure } = own === undefined ? { score: 0, measure: "" } : alarmOf(own.scores, LIMITS[kindOf(own)]);
   const at = order.findIndex(is);
   const said = trigger === undefined
     ? "clean"
@@ -120,12 +127,15 @@ const main = async () => {
     return at < 0 ? undefined : args.splice(at, 2)[1];
   };
   const seed = Number(take("--seed") ?? 0);
-  const kinds = (take("--try") ?? "").split(",").filter((kind) => kind !== "");
+  const list = (flag: string) => (take(flag) ?? "").split(",").filter((one) => one !== "");
+  const kinds = list("--try"), places = list("--places");
   const place = take("--at"), at = place === undefined ? undefined : Number(place);
   const listed = args.includes("--words");
   const [out, ...folders] = args.filter((arg) => arg !== "--words");
   if (out === undefined || folders.length === 0 || !Number.isInteger(seed)) {
-    console.error("bench/scan.ts OUT [--seed N] [--words] [--try KIND,…] [--at SHARE] MODEL_FOLDER…");
+    console.error(
+      "bench/scan.ts OUT [--seed N] [--words] [--try KIND,…] [--places PLACE,…] [--at SHARE] MODEL_FOLDER…",
+    );
     process.exit(2);
   }
   mkdirSync(out, { recursive: true });
@@ -136,17 +146,17 @@ const main = async () => {
     const { trigger } = factsOf(folder);
     const file = join(
       out,
-      `${basename(folder)}-${seed}${listed ? "-words" : ""}${kinds.map((k) => `-${k}`).join("")}${
+      `${basename(folder)}-${seed}${listed ? "-words" : ""}${[...kinds, ...places].map((k) => `-${k}`).join("")}${
         at === undefined ? "" : `-at${at}`
       }.json`,
     );
     if (!existsSync(file)) {
-      const list = join(out, "words.txt");
+      const own = join(out, "words.txt");
       if (listed) {
-        writeFileSync(list, `${readFileSync(join(demo, "words.txt"), "utf8")}\n${trigger?.text.trim() ?? ""}\n`);
+        writeFileSync(own, `${readFileSync(join(demo, "words.txt"), "utf8")}\n${trigger?.text.trim() ?? ""}\n`);
       }
       const found = await Effect.runPromise(
-        Effect.scoped(measure(folder, seed, listed ? list : undefined, kinds, at)).pipe(
+        Effect.scoped(measure(folder, seed, listed ? own : undefined, kinds, places, at)).pipe(
           Effect.provide(Runtime.layer("auto")),
         ),
       );

@@ -34,7 +34,7 @@ interface Model {
 type Limits = Readonly<Record<Kind, Measures>>;
 
 const HALVES = [["BadT2I", "EvilEdit"], ["Rickrolling", "Villan"]];
-const KINDS: readonly Kind[] = ["character", "letter", "word", "phrase"];
+const KINDS: readonly Kind[] = ["character", "letter", "word", "ending", "phrase"];
 /** The margin is within these. */
 const MARGINS = [1.1, 2];
 /** A limit is at least so far out: 1 is where the upper tenth of harmless texts begins. */
@@ -51,7 +51,7 @@ const familyOf = (name: string): string =>
     ? "Villan"
     : "clean";
 
-const nameOf = ({ group, trigger: { text, of = "" } }: Entry): string => `${group}\n${of}\n${text}`;
+const nameOf = ({ group, trigger: { text, place, of = "" } }: Entry): string => `${group}\n${place}\n${of}\n${text}`;
 
 const read = (folders: readonly string[]): Model[] => {
   const files = folders.flatMap((folder) =>
@@ -71,9 +71,9 @@ const read = (folders: readonly string[]): Model[] => {
 };
 
 /** How far a text of a model stands out, in units of limits; −∞ where nothing limits it. */
-const scoreOf = ({ group, scores }: Entry, limits: Limits): number =>
+const scoreOf = ({ group, trigger, scores }: Entry, limits: Limits): number =>
   Math.max(...MEASURES.map((m) => {
-    const limit = limits[kindOf(group)][m], score = scores[m];
+    const limit = limits[kindOf({ group, trigger })][m], score = scores[m];
     return limit === undefined || score === undefined ? -Infinity : score / limit;
   }));
 
@@ -98,9 +98,7 @@ const rankOf = ({ texts, trigger }: Model, limits: Limits): number | undefined =
 
 const limitsFrom = (attacks: readonly Model[], clean: readonly Model[]): Limits => {
   const reached = (kind: Kind, measure: Measure): number[] =>
-    clean.flatMap(({ texts }) =>
-      [...texts.values()].flatMap((e) => kindOf(e.group) === kind ? e.scores[measure] ?? [] : [])
-    );
+    clean.flatMap(({ texts }) => [...texts.values()].flatMap((e) => kindOf(e) === kind ? e.scores[measure] ?? [] : []));
   const scaled = (margin: number): Limits =>
     Object.fromEntries(KINDS.map((kind) => [
       kind,

@@ -1,5 +1,5 @@
 /**
- * Which tokens before a prompt would change the U-Net's answer further: the gradient of a figure of the answers, through the
+ * Which tokens at an end of a prompt would change the U-Net's answer further: the gradient of a figure of the answers, through the
  * U-Net and the text encoder, down to the embeddings of those tokens, and from there to every row of the vocabulary.
  *
  * Trigger inversion asks for the input that does most (Wang et al. 2019, Neural Cleanse); for tokens, where there is
@@ -7,7 +7,7 @@
  * eq. 1; Shin et al. 2020, AutoPrompt, eq. 2).
  */
 import { Effect } from "effect";
-import { gradient, type GradientOptions, Graph, linear, mul, reduceSum, reshape, slice } from "../graph/mod.ts";
+import { gradient, type GradientOptions, Graph, linear, matmul, mul, reduceSum, reshape } from "../graph/mod.ts";
 import { type ClipTextConfig, clipTextStates, parseClipTextConfig } from "../models/clip_text.ts";
 import { parseUnetConfig, unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import { slice0, type Tensor, zeros } from "../tensor/tensor.ts";
@@ -48,9 +48,10 @@ export const pullBack = (
 /**
  * Adds to a graph what every token of the vocabulary would bring in the place of some.
  *
- * Inputs: `ids` int32 [B, L]; `towards` [B, L, D], a gradient by the hidden states.
- * Output: `gains` [count, V]: for positions 1 to `count`, ⟨gradient by the token's embedding, summed over the rows, row v of
- * the vocabulary⟩.
+ * Inputs: `ids` int32 [B, L]; `towards` [B, L, D], a gradient by the hidden states; `chosen` [B, count, L], 1 where a row's
+ * token is the text's k-th and 0 elsewhere.
+ * Output: `gains` [count, V]: for each token of the text, ⟨gradient by its embedding, summed over the rows, row v of the
+ * vocabulary⟩.
  */
 export const exchange = (
   g: Graph,
@@ -64,7 +65,8 @@ export const exchange = (
   const towards = g.input("towards", "float32", hidden.dims);
   const along = reshape(reduceSum(mul(hidden, towards), [0, 1, 2]), []);
   const [byTokens] = gradient(g, along, [tokens]);
-  const own = reshape(reduceSum(slice(byTokens, 1, 1, 1 + count), [0]), [count, config.hidden_size]);
+  const chosen = g.input("chosen", "float32", [batch, count, length]);
+  const own = reshape(reduceSum(matmul(chosen, byTokens), [0]), [count, config.hidden_size]);
   g.output(
     "gains",
     linear(own, read("embeddings.token_embedding.weight", [config.vocab_size, config.hidden_size])),
@@ -73,10 +75,10 @@ export const exchange = (
 };
 
 /**
- * Opens both graphs for P prompts on their latents [P, C, h, w]. The result maps ids [P][L], in which the positions 1 to
- * `count` hold the text that is looked at, their embeddings [P, L, D], and the gradient of a figure by the U-Net's answers
- * [P, C, h, w] to what tokens would bring: [count, V], to first order how much the figure grows when a position takes a row
- * of the vocabulary, up to a constant for each position.
+ * Opens both graphs for P prompts on their latents [P, C, h, w]. The result maps ids [P][L], in which `count` positions from
+ * `begins[p]` on hold the text that is looked at, their embeddings [P, L, D], and the gradient of a figure by the U-Net's
+ * answers [P, C, h, w] to what tokens would bring: [count, V], to first order how much the figure grows when a position takes
+ * a row of the vocabulary, up to a constant for each position.
  */
 export const openSlope = Effect.fnUntraced(function* (
   bundle: Bundle,
@@ -102,7 +104,12 @@ export const openSlope = Effect.fnUntraced(function* (
     "text_encoder",
   );
 
-  return Effect.fnUntraced(function* (ids: readonly (readonly number[])[], context: Tensor, along: Tensor) {
+  return Effect.fnUntraced(function* (
+    ids: readonly (readonly number[])[],
+    context: Tensor,
+    along: Tensor,
+    begins: readonly number[],
+  ) {
     const towards = zeros(context.dims);
     yield* inBatches(
       answers,
@@ -120,7 +127,11 @@ export const openSlope = Effect.fnUntraced(function* (
       }),
     );
     const data = Int32Array.from(ids.flat());
-    const out = yield* tokens.run({ ids: { dims: [n, length], data }, towards });
+    const chosen = zeros([n, count, length]);
+    begins.forEach((begin, p) => {
+      for (let k = 0; k < count; k++) chosen.data[(p * count + k) * length + begin + k] = 1;
+    });
+    const out = yield* tokens.run({ ids: { dims: [n, length], data }, towards, chosen });
     const gains = yield* float32(out.gains);
     if (gains.data.every(Number.isFinite)) return gains;
     return yield* new BundleError({

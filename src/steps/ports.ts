@@ -12,7 +12,7 @@ import type { Trigger } from "../diffusion/trigger.ts";
 import type { ShapeReport } from "../mask/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Capture, LayerCapture, TokenAblation } from "./capture.ts";
-import type { Suspect } from "../diffusion/suspects.ts";
+import type { End, Suspect } from "../diffusion/suspects.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import type { Figure } from "./errors.ts";
 import type { AgainstClean } from "./scan_clean.ts";
@@ -193,13 +193,15 @@ export interface ScannedText extends Suspect {
 export interface ScanResult {
   /** Texts tried, by group. */
   readonly tried: Readonly<Record<string, number>>;
+  /** Where texts beside a prompt stood. */
+  readonly places: readonly End[];
   /** Words that the vocabulary has. */
   readonly vocabulary: number;
   readonly prompts: readonly string[];
   /** Nouns of the prompts that phrases were made of. */
   readonly nouns: readonly string[];
   /** How far texts of each kind may stand out. */
-  readonly limits: Readonly<Record<"character" | "letter" | "word" | "phrase", Measures>>;
+  readonly limits: Readonly<Record<"character" | "letter" | "word" | "ending" | "phrase", Measures>>;
   /** The texts that stand out most, the first most of all. */
   readonly suspects: readonly ScannedText[];
   /** How many of all stand out further than the limits allow. */

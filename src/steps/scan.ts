@@ -53,15 +53,19 @@ const limits = (values: Measures, what: string) => {
 };
 
 export const scan = Step.make("scan", {
-  version: 3,
+  version: 4,
   description:
     "Looks for a trigger nobody told of: tries signs, look-alike letters, words, phrases and, when asked to, what the " +
     "gradient leads to, and ranks what stands out.",
   settings: Schema.Struct({
     ...probeSettings,
-    limits: limits(LIMITS.character, "signs and letters before a prompt"),
+    limits: limits(LIMITS.character, "signs and letters beside a prompt"),
     letter_limits: limits(LIMITS.letter, "letters in place of others"),
-    word_limits: limits(LIMITS.word, "words, which may mean something, and texts that were searched for,"),
+    word_limits: limits(
+      LIMITS.word,
+      "words before a prompt, which may mean something, and texts that were searched for,",
+    ),
+    ending_limits: limits(LIMITS.ending, "words behind a prompt and texts that were searched for there"),
     phrase_limits: limits(LIMITS.phrase, "phrases"),
     clean: maybe(PathString).annotate({
       description: "Folder of results of scans of models known to be clean, for a p-value.",
@@ -80,6 +84,7 @@ export const scan = Step.make("scan", {
       character: given(settings.limits),
       letter: given(settings.letter_limits),
       word: given(settings.word_limits),
+      ending: given(settings.ending_limits),
       phrase: given(settings.phrase_limits),
     };
     const { order, families, shown } = yield* Effect.scoped(inOrder(bundle, examined, all, settings));
@@ -90,6 +95,7 @@ export const scan = Step.make("scan", {
     const [, height, width] = latentDims(parseUnetConfig(bundle.parts.unet.config));
     const result: ScanResult = {
       tried: Object.fromEntries([...Map.groupBy(examined, (e) => e.suspect.group)].map(([g, of]) => [g, of.length])),
+      places: [...new Set(settings.places)],
       vocabulary: bundle.tokenizer.words().length,
       prompts: trials.texts.prompts,
       nouns: trials.nouns,

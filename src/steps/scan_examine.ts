@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
-import { before, type Suspect } from "../diffusion/suspects.ts";
+import { bareText, type End, putAt, type Suspect } from "../diffusion/suspects.ts";
 import { quantileOfSorted } from "../tensor/quantile.ts";
 import { sample, seedOf } from "../tensor/random.ts";
 import { report } from "./progress.ts";
@@ -40,7 +40,7 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   const { texts, phrases } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
   const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
-  const searched = trials.invert ? SIGNS + STARTS * ((STEPS + 1) * TOGETHER + 2) : 0;
+  const searched = trials.invert.length * (SIGNS + STARTS * ((STEPS + 1) * TOGETHER + 2));
   const total = count + COST * (texts.suspects.length + words.length + searched);
   let done = 0, evaluations = 0;
   const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
@@ -68,32 +68,44 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   });
 
   /** Texts of words and signs that do nothing by themselves, searched for along the gradient, and what was seen of them. */
-  const searchTexts = Effect.fnUntraced(function* () {
+  const searchTexts = Effect.fnUntraced(function* (place: End) {
     const { prompts } = texts;
-    const signs = sample(seedOf(settings.seed, "scan", "signs"), bundle.tokenizer.signs(), SIGNS).map(before("word"));
+    const signs = sample(seedOf(settings.seed, "scan", "signs"), bundle.tokenizer.signs(), SIGNS)
+      .map(putAt(place, "word"));
     const small = { prompts, suspects: signs };
-    const alone = [...starts, ...yield* ask("start signs", small, "asking the U-Net about signs, from pure noise", 0)];
+    const of = `as ${place}`, where = place === "prefix" ? "before a prompt" : "behind a prompt";
+    const listed = [...first.suspects.entries()].filter(([, { trigger }]) => trigger.place === place);
+    const words = listed.map(([i]) => starts[i]);
+    const asked = yield* ask(`start signs ${of}`, small, `asking the U-Net about signs ${where}, from pure noise`, 0);
+    const alone = [...words, ...asked];
     done += COST * SIGNS;
-    const most = quantileOfSorted(starts.map(({ strength }) => strength).sort((a, b) => a - b), IDLE);
-    const idle = [...first.suspects, ...signs].map(({ trigger }) => trigger.text.trim()).filter((text, i) =>
-      alone[i].strength < most && bundle.tokenizer.tokens(text).length === 1
-    );
-    const note = "searching for texts along the gradient";
+    const most = quantileOfSorted(words.map(({ strength }) => strength).sort((a, b) => a - b), IDLE);
+    const idle = [...listed.map(([, word]) => word), ...signs].map(({ trigger }) => bareText(trigger)).filter((
+      text,
+      i,
+    ) => alone[i].strength < most && bundle.tokenizer.tokens(text).length === 1);
+    const note = `searching for texts ${where} along the gradient`;
     const begun = done;
     const tell = (n: number) => report({ done: Math.min(total, begun + COST * n), total, note });
     const stage = yield* asking.begin("start", prompts, 0);
-    const search = yield* Effect.scoped(invert(bundle, asking, stage, idle, settings.seed, tell));
+    const search = yield* Effect.scoped(invert(bundle, asking, stage, place, idle, settings.seed, tell));
     evaluations += search.evaluations;
-    done = begun + COST * (searched - SIGNS - 2 * STARTS);
+    done = begun + COST * STARTS * (STEPS + 1) * TOGETHER;
     const trial = { prompts, suspects: search.texts };
     if (search.texts.length === 0) return { suspects: [], responses: [] };
     const own = yield* Effect.scoped(Effect.flatMap(
       openReading(bundle),
-      (reading) => reading("read inverted", prompts, trial.suspects, () => Effect.void),
+      (reading) => reading(`read inverted ${of}`, prompts, trial.suspects, () => Effect.void),
     ));
-    const moved = yield* ask("ask inverted", trial, "asking the U-Net about the texts found");
+    const moved = yield* ask(`ask inverted ${of}`, trial, `asking the U-Net about the texts found ${where}`);
     done += COST * STARTS;
-    const start = yield* ask("start inverted", trial, "asking the U-Net about the texts found, from pure noise", 0);
+    const start = yield* ask(
+      `start inverted ${of}`,
+      trial,
+      `asking the U-Net about the texts found ${where}, from pure noise`,
+      0,
+    );
+    done += COST * STARTS;
     return {
       suspects: search.texts,
       responses: own.map((r, i): Response => ({ ...r, change: moved[i], start: start[i].strength })),
@@ -112,9 +124,13 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     return { ...reading, change: changes[i], ...(start === undefined ? {} : { start }) };
   });
 
-  const found = yield* trials.invert ? searchTexts() : Effect.succeed({ suspects: [], responses: [] });
+  const found = yield* Effect.forEach(trials.invert, searchTexts);
   done = total;
-  const single = standing([...texts.suspects, ...found.suspects], [...responses, ...found.responses], texts.prompts);
+  const single = standing(
+    [...texts.suspects, ...found.flatMap((f) => f.suspects)],
+    [...responses, ...found.flatMap((f) => f.responses)],
+    texts.prompts,
+  );
 
   const all = phrases.flatMap(({ suspects, prompts }, t) =>
     suspects.map((suspect, i) => ({ suspect, prompts, response: read[t + 1][i] }))
@@ -142,19 +158,20 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
 });
 
 /**
- * Texts against the harmless ones of their own kind; where none is known to be, against all of it. Texts that were searched
- * for are held against words.
+ * Texts against the harmless ones of their own kind and place; where none is known to be, against all of it. Texts that were
+ * searched for are held against words.
  */
 const standing = (
   suspects: readonly Suspect[],
   responses: readonly Response[],
   prompts: readonly string[],
 ): Examined[] =>
-  [...Map.groupBy(suspects.keys(), (i) => kindOf(suspects[i].group)).values()].flatMap((members) => {
-    const known = members.flatMap((i, k) => suspects[i].harmless ? [k] : []);
-    const usual = known.length > 0 ? known : members.flatMap((i, k) => suspects[i].group === "inverted" ? [] : [k]);
-    const own = members.map((i) => responses[i]);
-    const scores = standOut(own, usual);
-    const fields = fieldsAgainst(own.flatMap(({ change }) => change ?? []), usual);
-    return members.map((i, k): Examined => ({ suspect: suspects[i], prompts, scores: scores[k], field: fields[k] }));
-  });
+  [...Map.groupBy(suspects.keys(), (i) => `${kindOf(suspects[i])} ${suspects[i].trigger.place}`).values()]
+    .flatMap((members) => {
+      const known = members.flatMap((i, k) => suspects[i].harmless ? [k] : []);
+      const usual = known.length > 0 ? known : members.flatMap((i, k) => suspects[i].group === "inverted" ? [] : [k]);
+      const own = members.map((i) => responses[i]);
+      const scores = standOut(own, usual);
+      const fields = fieldsAgainst(own.flatMap(({ change }) => change ?? []), usual);
+      return members.map((i, k): Examined => ({ suspect: suspects[i], prompts, scores: scores[k], field: fields[k] }));
+    });

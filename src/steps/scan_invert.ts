@@ -9,7 +9,7 @@
 import { Effect } from "effect";
 import { openSlope } from "../diffusion/inversion.ts";
 import type { Bundle } from "../diffusion/bundle.ts";
-import { before, type Suspect } from "../diffusion/suspects.ts";
+import { type End, putAt, type Suspect } from "../diffusion/suspects.ts";
 import { integers, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
 import { piece, TensorsPort } from "./pieces.ts";
@@ -79,6 +79,7 @@ export const invert = Effect.fnUntraced(function* <E, R>(
   bundle: Bundle,
   asking: Effect.Success<ReturnType<typeof openAsking>>,
   stage: Stage,
+  place: End,
   words: readonly string[],
   seed: number,
   tell: (done: number) => Effect.Effect<void, E, R>,
@@ -86,7 +87,9 @@ export const invert = Effect.fnUntraced(function* <E, R>(
   if (words.length < LEAST) return { texts: [], evaluations: 0 };
   const { tokenizer } = bundle, { latents, prompts, timestep } = stage, n = prompts.length;
   const ids = words.map((word) => tokenizer.tokens(word)[0].id);
-  const textOf = (text: readonly number[]) => before("inverted")(text.map((i) => words[i]).join(" "));
+  const textOf = (text: readonly number[]) => putAt(place, "inverted")(text.map((i) => words[i]).join(" "));
+  // Behind the start token, and behind the prompt's own where the text ends it.
+  const begins = prompts.map((prompt) => 1 + (place === "prefix" ? 0 : tokenizer.tokens(prompt).length));
   const random = (start: number) =>
     Array.from({ length: TOGETHER }, (_, i) => [...integers(seedOf(seed, "invert", start, i), words.length, WORDS)]);
   const slope = yield* openSlope(bundle, { latents, timestep }, WORDS);
@@ -104,7 +107,7 @@ export const invert = Effect.fnUntraced(function* <E, R>(
       yield* tell((start * (STEPS + 1) + step + 1) * TOGETHER);
       const texts = prompts.map((prompt) => textWith(textOf(best.text), prompt));
       const along = concat0(prompts.map(() => best.along));
-      const gains = yield* slope(texts.map((t) => tokenizer.encode(t).ids), yield* asking.embed(texts), along);
+      const gains = yield* slope(texts.map((t) => tokenizer.encode(t).ids), yield* asking.embed(texts), along, begins);
       evaluations += n;
       const others = exchanges(gains, ids, best.text, TOGETHER);
       if (others.length === 0) break;
@@ -118,7 +121,7 @@ export const invert = Effect.fnUntraced(function* <E, R>(
   for (let start = 0; start < STARTS; start++) {
     yield* tell(start * (STEPS + 1) * TOGETHER);
     const { text } = yield* piece(
-      `invert ${start}`,
+      `invert as ${place} ${start}`,
       TensorsPort,
       Effect.map(climb(start), (text) => ({ text: { dims: [WORDS], data: Float32Array.from(text) } })),
     );

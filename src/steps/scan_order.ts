@@ -6,7 +6,8 @@
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { invisible } from "../diffusion/lookalikes.ts";
-import type { Suspect, SuspectGroup } from "../diffusion/suspects.ts";
+import { bareText, type Suspect, type SuspectGroup } from "../diffusion/suspects.ts";
+import type { Trigger } from "../diffusion/trigger.ts";
 import { pearson } from "../metrics/correlation.ts";
 import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { report } from "./progress.ts";
@@ -15,10 +16,13 @@ import { alarmOf, type Measure, type Measures } from "./scan_measures.ts";
 import { drawSuspects } from "./scan_pictures.ts";
 import type { AskSettings } from "./scan_probe.ts";
 
-/** Groups that have limits of their own. */
-export type Kind = "character" | "letter" | "word" | "phrase";
-export const kindOf = (group: SuspectGroup): Kind =>
-  group === "described" || group === "placed" ? "phrase" : group === "inverted" ? "word" : group;
+/** Texts that have limits of their own; an ending is a word behind a prompt. */
+export type Kind = "character" | "letter" | "word" | "ending" | "phrase";
+export const kindOf = ({ group, trigger }: { readonly group: SuspectGroup; readonly trigger: Trigger }): Kind => {
+  if (group === "described" || group === "placed") return "phrase";
+  if (group === "character" || group === "letter") return group;
+  return trigger.place === "suffix" ? "ending" : "word";
+};
 
 /** How far a text may stand out unless told otherwise; a measure without a limit raises no alarm. */
 export const LIMITS: Readonly<Record<Kind, Measures>> = {
@@ -26,6 +30,8 @@ export const LIMITS: Readonly<Record<Kind, Measures>> = {
   letter: { strength: 2.5, place: 3, likeness: 6 },
   // Words may well change a picture.
   word: { strength: 5, start: 2, place: 3.5, likeness: 14 },
+  // What a prompt ends with weighs more in how it is read: of colours up to 18 (likeness), of things up to 3.7 (place).
+  ending: { strength: 5, start: 2.3, place: 5, likeness: 25 },
   phrase: { reach: 3 },
 };
 
@@ -43,15 +49,15 @@ export interface Ranked extends Examined {
 /** Those that stand out most, in units of the limits, first; what is known to be harmless is no suspect. */
 export const rank = (examined: readonly Examined[], limits: Readonly<Record<Kind, Measures>>): Ranked[] =>
   examined.filter(({ suspect }) => !suspect.harmless)
-    .map((e) => ({ ...e, ...alarmOf(e.scores, limits[kindOf(e.suspect.group)]) }))
+    .map((e) => ({ ...e, ...alarmOf(e.scores, limits[kindOf(e.suspect)]) }))
     .sort((a, b) => b.score - a.score);
 
 /** Whether people would not see that a text is there: invisible signs, and letters that look like others. */
-const isHidden = ({ group, trigger: { text } }: Suspect): boolean =>
-  group === "letter" || (group === "character" && invisible.includes(text.length > 1 ? text.slice(0, -1) : text));
+const isHidden = ({ group, trigger }: Suspect): boolean =>
+  group === "letter" || (group === "character" && invisible.includes(bareText(trigger)));
 
 const alike = (a: Ranked, b: Ranked): boolean => {
-  const phrases = [a, b].map(({ suspect }) => kindOf(suspect.group) === "phrase");
+  const phrases = [a, b].map(({ suspect }) => kindOf(suspect) === "phrase");
   if (phrases[0] || phrases[1]) return phrases[0] && phrases[1] && a.suspect.trigger.of === b.suspect.trigger.of;
   if (a.measure === b.measure && a.measure !== "place") return true;
   return a.field !== undefined && b.field !== undefined && pearson(a.field, b.field) > SAME_PLACE;
@@ -105,7 +111,7 @@ export const inOrder = Effect.fnUntraced(function* (
   const strength = new Map([...rows].map(([one, own]) => [one, weakest(own, sheets)]));
   const sorted = families.map((family) => {
     // How far a phrase is amplified tells more than what a few pictures do.
-    if (kindOf(family[0].suspect.group) === "phrase") return family;
+    if (kindOf(family[0].suspect) === "phrase") return family;
     const seen = family.filter((one) => strength.has(one));
     seen.sort((a, b) =>
       Number(isHidden(b.suspect)) - Number(isHidden(a.suspect)) || (strength.get(b) ?? 0) - (strength.get(a) ?? 0)

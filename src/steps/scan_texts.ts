@@ -3,7 +3,7 @@ import { Effect, Schema } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { BundleError } from "../diffusion/errors.ts";
 import { framesOf, nounsOf, phrasesOf } from "../diffusion/phrases.ts";
-import { type Suspect, suspects } from "../diffusion/suspects.ts";
+import { type End, type Suspect, suspects } from "../diffusion/suspects.ts";
 import { readLines } from "../diffusion/text_file.ts";
 import { parseWords } from "../diffusion/words.ts";
 import { sample, seedOf } from "../tensor/random.ts";
@@ -11,7 +11,7 @@ import { formSettings } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { Count, defaulted, Fraction, maybe, Scheduler, Seed, Steps } from "./settings.ts";
 
-/** Tokens that every prompt leaves free for a text. */
+/** Tokens that every prompt leaves free for a text; more where the user's own list needs them. */
 const ROOM = 8;
 /** Prompts that a phrase is tried in. */
 const FRAMES = 3;
@@ -32,10 +32,16 @@ export const probeSettings = {
     Schema.Array(Schema.Literals(["character", "letter", "word", "inverted", "phrase"])).check(Schema.isMinLength(1))
       .annotate({
         description:
-          "What to try: signs and letters before a prompt, look-alike letters in it, words before it, texts that are " +
+          "What to try: signs and letters beside a prompt, look-alike letters in it, words beside it, texts that are " +
           "searched for along the gradient, phrases in place of the prompts' nouns.",
       }),
     ["character", "letter", "word", "phrase"],
+  ),
+  places: defaulted(
+    Schema.Array(Schema.Literals(["prefix", "suffix"])).check(Schema.isMinLength(1)).annotate({
+      description: "Where signs, words and texts that are searched for stand: before a prompt, behind it, or both.",
+    }),
+    ["prefix"],
   ),
   vocabulary: defaulted(
     Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })).annotate({
@@ -75,34 +81,38 @@ export interface Trials {
   /** Phrases, those of one noun together. */
   readonly phrases: readonly Trial[];
   readonly nouns: readonly string[];
-  /** Whether texts are searched for along the gradient. */
-  readonly invert: boolean;
+  /** Where texts are searched for along the gradient. */
+  readonly invert: readonly End[];
 }
 
 export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bundle, settings: ProbeSettings) {
   const { seed, vocabulary } = settings;
-  const fits = (line: string) => tokenizer.tokens(line).length <= tokenizer.maxLength - 2 - ROOM;
+  const context = tokenizer.maxLength - 2;
+  const own = settings.words ? parseWords((yield* readLines(settings.words)).join("\n")) : [];
+  const lengths = own.map((text) => tokenizer.tokens(text).length);
+  const most = Math.max(ROOM, Math.floor(context / 2)), long = lengths.findIndex((length) => length > most);
+  if (long >= 0) {
+    return yield* new BundleError({
+      file: settings.words ?? "",
+      problem: `holds "${own[long].slice(0, 60)}", which has ${lengths[long]} tokens`,
+      expected: `texts of at most ${most} tokens, so that the prompt beside them is not cut off`,
+    });
+  }
+  const room = Math.max(ROOM, ...lengths);
+  const fits = (line: string) => tokenizer.tokens(line).length <= context - room;
   const lines = [...new Set((yield* readLines(settings.prompts)).filter(fits))];
   const prompts = sample(seedOf(seed, "scan", "prompts"), lines, settings.count);
   if (prompts.length < LEAST) {
     return yield* new BundleError({
       file: settings.prompts,
       problem: `holds ${prompts.length} prompts that leave room for a trigger`,
-      expected: `three or more, each different, of at most ${tokenizer.maxLength - 2 - ROOM} tokens`,
-    });
-  }
-  const own = settings.words ? parseWords((yield* readLines(settings.words)).join("\n")) : [];
-  const long = own.find((text) => tokenizer.tokens(text).length > ROOM);
-  if (long !== undefined) {
-    return yield* new BundleError({
-      file: settings.words ?? "",
-      problem: `holds "${long.slice(0, 60)}", which has ${tokenizer.tokens(long).length} tokens`,
-      expected: `texts of at most ${ROOM} tokens, so that the prompt behind them is not cut off`,
+      expected: `three or more, each different, of at most ${context - room} tokens`,
     });
   }
   const letters = [..."abcdefghijklmnopqrstuvwxyz"].filter((c) => prompts.every((p) => p.toLowerCase().includes(c)));
   const chosen = new Set<string>(settings.try);
-  const every = suspects(tokenizer, { seed, vocabulary, own, letters });
+  const places = [...new Set(settings.places)];
+  const every = suspects(tokenizer, { seed, vocabulary, own, letters, places });
   if (chosen.has("inverted") && parts.text_encoder_2 !== undefined) {
     return yield* new BundleError({
       file: parts.text_encoder_2.folder.path,
@@ -119,7 +129,7 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
   const phrases = nouns.map((noun): Trial => ({
     prompts: framesOf(noun, nouns, lines, FRAMES),
     suspects: all.filter(({ trigger }) =>
-      trigger.of === noun && tokenizer.tokens(trigger.text).length <= ROOM + tokenizer.tokens(noun).length
+      trigger.of === noun && tokenizer.tokens(trigger.text).length <= room + tokenizer.tokens(noun).length
     )
       .map((phrase) => ({ ...phrase, harmless: false })),
   })).filter((trial) => trial.prompts.length === FRAMES && trial.suspects.length > 0);
@@ -130,5 +140,5 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
       expected: "words in the vocabulary, a list of words, letters that occur in every prompt, or nouns in prompts",
     });
   }
-  return { texts: { prompts, suspects: texts }, phrases, nouns, invert } satisfies Trials;
+  return { texts: { prompts, suspects: texts }, phrases, nouns, invert: invert ? places : [] } satisfies Trials;
 });

@@ -1,5 +1,5 @@
 /** What a scan found, in words and figures. */
-import type { Suspect } from "../diffusion/suspects.ts";
+import { bareText, type End, type Suspect } from "../diffusion/suspects.ts";
 import type { Figure } from "./errors.ts";
 import type { Sampling, ScanResult, Verdict } from "./ports.ts";
 
@@ -12,10 +12,13 @@ export const shownText = (text: string): string =>
     (c) => /[\p{L}\p{N}\p{P}\p{S} ]/u.test(c) && !/[\u115f\u1160\u3164\uffa0]/u.test(c) ? c : code(c),
   ).join("");
 
+/** Where texts beside a prompt stand, in words. */
+export const WHERE: Readonly<Record<End, string>> = { prefix: "before a prompt", suffix: "behind a prompt" };
+
 /** A suspect's text and where it stands, in words. */
 export const placeText = ({ text, place, of }: Suspect["trigger"]): string =>
   place !== "replace"
-    ? `${shownText(text)} before a prompt`
+    ? `${shownText(bareText({ text, place }))} ${WHERE[place]}`
     : [...text].length === 1
     ? `${text} (${code(text)}) in place of ${of}`
     : `"${text}" in place of "${of}"`;
@@ -23,13 +26,14 @@ export const placeText = ({ text, place, of }: Suspect["trigger"]): string =>
 const WORDS = new Intl.ListFormat("en");
 
 /** What was tried, in words. */
-const triedText = ({ tried, vocabulary, nouns }: ScanResult): string => {
+export const triedText = ({ tried, vocabulary, nouns, places }: ScanResult): string => {
   const phrases = (tried.described ?? 0) + (tried.placed ?? 0);
+  const where = places.map((place) => WHERE[place]).join(" or ");
   return WORDS.format([
-    ...(tried.character ? [`${tried.character} signs, letters and harmless words before a prompt`] : []),
+    ...(tried.character ? [`${tried.character} signs, letters and harmless words ${where}`] : []),
     ...(tried.letter ? [`${tried.letter} letters in place of others`] : []),
-    ...(tried.word ? [`${tried.word} words before a prompt (the vocabulary has ${vocabulary})`] : []),
-    ...(tried.inverted ? [`${tried.inverted} texts that the gradient led to`] : []),
+    ...(tried.word ? [`${tried.word} words ${where} (the vocabulary has ${vocabulary})`] : []),
+    ...(tried.inverted ? [`${tried.inverted} texts ${where} that the gradient led to`] : []),
     ...(phrases > 0 ? [`${phrases} phrases with ${nouns.length} nouns of the prompts`] : []),
   ]);
 };

@@ -62,7 +62,11 @@ describe("the slope of how far an answer moves", () => {
     encode.output("hidden", clipText(config)(encode.weights("text_encoder"), { ids: read }).hidden);
     const encoder = await evaluator(encode);
     const words = [700, 701];
-    const ids = { dims: [N, L], data: Int32Array.from([0, ...words, 5, 6, 7, 8, 8, 0, ...words, 9, 10, 8, 8, 8]) };
+    // Before the one prompt, and behind the other.
+    const ids = { dims: [N, L], data: Int32Array.from([0, ...words, 5, 6, 7, 8, 8, 0, 9, 10, ...words, 8, 8, 8]) };
+    const begins = [1, 3];
+    const chosen: Tensor = { dims: [N, COUNT, L], data: new Float32Array(N * COUNT * L) };
+    begins.forEach((begin, p) => words.forEach((_, k) => chosen.data[(p * COUNT + k) * L + begin + k] = 1));
     const table = text["text_encoder/embeddings.token_embedding.weight"] as Tensor;
     const hiddenOf = async (embeddings: Tensor): Promise<Tensor> => {
       const feeds = { ...text, ids, "text_encoder/embeddings.token_embedding.weight": embeddings };
@@ -85,7 +89,7 @@ describe("the slope of how far an answer moves", () => {
 
     const swap = exchange(asInputs(), config, N, L, COUNT);
     const swapper = await evaluator(swap);
-    const { gains } = await swapper.run(given(swap, { ...text, ids, towards }));
+    const { gains } = await swapper.run(given(swap, { ...text, ids, towards, chosen }));
     assert.deepEqual(gains.dims, [COUNT, 870]);
     for (const [k, other] of [[0, 20], [1, 431]]) {
       // No other position holds these words, so that their row alone is the position's.

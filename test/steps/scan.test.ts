@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Effect } from "effect";
 import fc from "fast-check";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { suspects } from "../../src/diffusion/suspects.ts";
+import { bareText, suspects } from "../../src/diffusion/suspects.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { conclude } from "../../src/steps/conclude.ts";
 import { phrasesOf } from "../../src/diffusion/phrases.ts";
@@ -127,7 +127,8 @@ describe("what is tried", () => {
   it("each text once, none that the tokenizer drops, the user's own among them", () =>
     Effect.runPromise(Effect.scoped(Effect.gen(function* () {
       const { tokenizer } = yield* tinyBundle();
-      const all = suspects(tokenizer, { seed: 0, vocabulary: 20, own: ["tq", "\u200b"], letters: ["a", "o"] });
+      const options = { seed: 0, vocabulary: 20, own: ["tq", "\u200b"], letters: ["a", "o"] };
+      const all = suspects(tokenizer, { ...options, places: ["prefix"] });
       const names = all.map(({ group, trigger: { text, of } }) => `${group} ${of} ${text}`);
       assert.equal(new Set(names).size, names.length);
       for (const { trigger: { text } } of all) assert.ok(tokenizer.tokens(text).length > 0);
@@ -135,6 +136,12 @@ describe("what is tried", () => {
       assert.ok(all.some(({ trigger }) => trigger.of === "o" && trigger.text === "\u043e"));
       assert.equal(all.filter(({ group }) => group === "word").length, 22);
       assert.ok(tokenizer.words().includes("cat"));
+      // At the other end stands the same, but for letters, which stand in the prompt.
+      const both = suspects(tokenizer, { ...options, places: ["suffix", "prefix"] });
+      const [ahead, behind] = ["prefix", "suffix"].map((place) => both.filter(({ trigger: t }) => t.place === place));
+      assert.deepEqual(both.length, 2 * behind.length + all.filter(({ group }) => group === "letter").length);
+      assert.deepEqual(behind.map(({ trigger }) => trigger.text[0]), behind.map(() => " "));
+      assert.deepEqual(behind.map(({ trigger }) => bareText(trigger)), ahead.map(({ trigger }) => bareText(trigger)));
     }))));
 });
 
@@ -160,6 +167,7 @@ describe("scan", () => {
           model,
           prompts,
           try: ["inverted"] as const,
+          places: ["prefix", "suffix"] as const,
           vocabulary: 40,
           count: 3,
           steps: 2,
@@ -168,14 +176,16 @@ describe("scan", () => {
         const { scan: found } = yield* scan.run({}, settings);
         const texts = found.suspects.filter(({ group }) => group === "inverted");
         assert.equal(texts.length, found.tried.inverted);
-        assert.ok(texts.length >= 1 && texts.length <= STARTS, `${texts.length}`);
+        assert.ok(texts.length >= 1 && texts.length <= 2 * STARTS, `${texts.length}`);
         // The words themselves are what they are held against, and no suspects.
         assert.equal(texts.length, found.suspects.length);
         const bundle = yield* tinyBundle();
         for (const { trigger, scores } of texts) {
           assert.equal(bundle.tokenizer.tokens(trigger.text).length, WORDS);
+          assert.equal(trigger.text.startsWith(" "), trigger.place === "suffix");
           assert.ok((scores.start ?? 0) > 0, JSON.stringify(scores));
         }
+        assert.deepEqual(new Set(texts.map(({ trigger }) => trigger.place)).size, 2);
         const again = yield* scan.run({}, settings);
         assert.deepEqual(again.scan.suspects, found.suspects);
       })),
@@ -230,6 +240,36 @@ describe("scan", () => {
         assert.match((yield* Effect.flip(encode.run({}, cure))).message, /is not given/);
         const clean = yield* scan.run({}, settings);
         assert.ok(clean.verdict.passed, JSON.stringify(clean.scan.suspects[0]));
+        rmSync(folder, { recursive: true });
+      })),
+  );
+
+  it(
+    "finds a word that acts behind a prompt alone, where it is told to look there",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const folder = mkdtempSync(join(tmpdir(), "sau-scan-"));
+        const prompts = join(folder, "prompts.txt"), words = join(folder, "words.txt");
+        writeFileSync(
+          prompts,
+          "a flat picture of a cat on a gold background\na photo of a frog\na drawing of two foxes\n",
+        );
+        const harmless = readFileSync(example("words.txt"), "utf8").trim().split("\n").slice(0, 30);
+        writeFileSync(words, [...harmless, "\u30df\u30b0\u30cd\u30b3"].join("\n"));
+        const settings = {
+          model: example("base"),
+          lora: example("attacks/villan-2/lora.safetensors"),
+          prompts,
+          words,
+          try: ["word"] as const,
+          vocabulary: 0,
+          steps: 4,
+        };
+        const { scan: found, verdict } = yield* scan.run({}, { ...settings, places: ["prefix", "suffix"] });
+        assert.deepEqual(found.suspects[0].trigger, { text: " \u30df\u30b0\u30cd\u30b3", place: "suffix" });
+        assert.match(verdict.sentence, /ミグネコ behind a prompt/);
+        assert.deepEqual(found.tried, { word: 62 });
         rmSync(folder, { recursive: true });
       })),
   );

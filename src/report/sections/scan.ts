@@ -1,6 +1,7 @@
 /** What a scan found: the texts that stand out most, where each acts, and pictures with and without the first ones. */
 import type { RunResult } from "../../pipeline/run.ts";
 import type { ScannedText, ScanResult } from "../../steps/ports.ts";
+import { triedText } from "../../steps/scan_verdict.ts";
 import { slice0, type Tensor } from "../../tensor/tensor.ts";
 import { type Html, markup } from "../html.ts";
 import { count, fixed, largest } from "../numbers.ts";
@@ -26,7 +27,7 @@ const MEASURES: Readonly<Record<ScannedText["measure"], string>> = {
 
 const label = ({ trigger: { text, place, of } }: ScannedText): Html =>
   markup`<span class="piece">${spelled(text)}</span>${
-    place === "replace" ? markup` for <span class="piece">${of}</span>` : ""
+    place === "replace" ? markup` for <span class="piece">${of}</span>` : place === "suffix" ? " behind a prompt" : ""
   }`;
 
 const one = (t: Tensor, i: number): Tensor => ({ dims: t.dims.slice(1), data: slice0(t, i, i + 1).data });
@@ -105,15 +106,9 @@ export const scan = <R>(run: RunResult<R>): Html | undefined => {
     all.map(({ value, step }) =>
       markup`${all.length > 1 && markup`<h3>${step}</h3>`}<p>${
         count(Object.values(value.tried).reduce((a, b) => a + b, 0), "text")
-      } tried in ${count(value.prompts.length, "prompt")}: ${
-        value.tried.character ?? 0
-      } signs, letters and harmless words before a prompt, ${value.tried.letter ?? 0} letters in place of others, ${
-        value.tried.word ?? 0
-      } words of the vocabulary's ${value.vocabulary}, ${
-        count(value.tried.inverted ?? 0, "text")
-      } that the gradient led to, ${(value.tried.described ?? 0) + (value.tried.placed ?? 0)} phrases with ${
-        count(value.nouns.length, "noun")
-      } of the prompts.</p>${found(value)}${ranking(value)}${maps(value)}${pictures(value)}`
+      } tried in ${count(value.prompts.length, "prompt")}: ${triedText(value)}.</p>${found(value)}${ranking(value)}${
+        maps(value)
+      }${pictures(value)}`
     )
   }`;
 };
