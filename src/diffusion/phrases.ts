@@ -16,6 +16,10 @@ const NOUN = new RegExp(
 );
 const FUNCTION_WORD = new RegExp(`^(?:${AFTER}|an?|the|one|some|my|your|two|three)$`, "iu");
 
+/** Nouns for how something is shown, in English. */
+const SHOWN =
+  /^(?:picture|photo|photograph|image|painting|drawing|illustration|sketch|render|rendering|background|style|scene|view|shot)s?$/iu;
+
 /** What stands between the two nouns of a phrase. */
 const BETWEEN = ["on", "in", "with"];
 
@@ -70,14 +74,18 @@ export const framesOf = (
   const bare = new RegExp(String.raw`(?<![\p{L}\p{N}])an?\s+${noun}(?![\p{L}\p{N}])`, "iu");
   const holding = prompts.filter((prompt) => holds(prompt, noun));
   holding.sort((a, b) => Number(bare.test(b)) - Number(bare.test(a)));
-  const others = prompts.filter((prompt) => !holding.includes(prompt)).flatMap((prompt) => {
-    // The least common noun is what a prompt is about; the most common ones are "picture" and the like.
-    const theirs = nouns.filter((other) => holds(prompt, other)).at(-1);
-    if (theirs === undefined) return [];
-    const found = new RegExp(String.raw`(?<![\p{L}\p{N}])(an?\s+)?${theirs}(?![\p{L}\p{N}])`, "iu");
-    return [prompt.replace(found, (_, article) => article === undefined ? noun : withArticle(noun))];
-  });
+  const others = prompts.filter((prompt) => !holding.includes(prompt)).flatMap((p) => withNoun(p, nouns, noun) ?? []);
   return [...holding, ...others].slice(0, count);
+};
+
+/** The prompt about something else; undefined where it holds none of the nouns, those that most prompts have first. */
+export const withNoun = (prompt: string, nouns: readonly string[], noun: string): string | undefined => {
+  // The least common noun is what a prompt is about, unless it says how that is shown.
+  const held = nouns.filter((other) => holds(prompt, other));
+  const theirs = held.findLast((other) => !SHOWN.test(other)) ?? held.at(-1);
+  if (theirs === undefined) return undefined;
+  const found = new RegExp(String.raw`(?<![\p{L}\p{N}])(an?\s+)?${theirs}(?![\p{L}\p{N}])`, "iu");
+  return prompt.replace(found, (_, article) => article === undefined ? noun : withArticle(noun));
 };
 
 /**

@@ -20,7 +20,7 @@ import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 5,
+  version: 6,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder, or a checkpoint in one .safetensors file." }),

@@ -130,7 +130,7 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
 });
 
 /** √ᾱ x₀ + √(1 − ᾱ) noise */
-const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
+export const noised = (x: Tensor, noise: Tensor, bar: number): Tensor => {
   const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
   return { dims: x.dims, data: x.data.map((v, i) => a * v + b * noise.data[i]) };
 };

@@ -18,6 +18,7 @@ import type { Figure } from "./errors.ts";
 import type { AgainstClean } from "./scan_clean.ts";
 import type { Measure, Measures } from "./scan_measures.ts";
 import { Port, type Stored } from "./port.ts";
+import type { Named } from "../unlearn/named.ts";
 
 /** A model with what a cure did to it: changed weights, or latents to be blended while it samples. */
 export interface Model {
@@ -126,6 +127,8 @@ export interface TrainingAccount {
   readonly steps: number;
   /** Whether it ended before them because the checks held. */
   readonly stopped: boolean;
+  /** Words that do what the trigger does, whose pictures were kept as well. */
+  readonly named?: readonly Named[];
   /** What ended it, where a step's loss or gradient was no number. */
   readonly failed?: string;
 }

@@ -8,7 +8,7 @@
  *
  * With a > 0 it is drawn past what is wanted, away from the trigger (as ESD steers away from a concept: Gandikota et al.,
  * ICCV 2023, eq. 6): of use where the backdoor spilled over to the prompts without the trigger, whose answers then lean
- * towards the trigger's themselves.
+ * towards the trigger's themselves. Where words name what the trigger draws, prompts with these are kept as well.
  */
 import { Effect, Schema } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
@@ -18,6 +18,7 @@ import {
   embeddingAt,
   type Embeddings,
   joinEmbeddings,
+  sliceEmbeddings,
   splitEmbeddings,
 } from "../diffusion/embeddings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
@@ -29,6 +30,7 @@ import type { HostTensor } from "../runtime/mod.ts";
 import { integers, sample, seedOf } from "../tensor/random.ts";
 import { size, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
+import type { Named } from "../unlearn/named.ts";
 import { past, triggeredTarget, twinTarget } from "../unlearn/noise_targets.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
@@ -37,6 +39,7 @@ import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
+import { nameTarget } from "./unlearn_named.ts";
 import { checkFields, train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
@@ -140,7 +143,8 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
         ...(begin === undefined ? {} : { begin }),
       },
     });
-    return { bundle: changed(weights), weights: changesOf(original, weights), training: account };
+    const told = lessons.names.length === 0 ? account : { ...account, named: lessons.names };
+    return { bundle: changed(weights), weights: changesOf(original, weights), training: told };
   }));
 });
 
@@ -152,6 +156,9 @@ interface Lessons {
   readonly clean: readonly Lesson[];
   readonly twins: readonly Lesson[];
   readonly empty: readonly Lesson[];
+  /** Prompts with the words that name what the trigger draws. */
+  readonly others: readonly Lesson[];
+  readonly names: readonly Named[];
 }
 
 /** Draws pictures with the model as it came, noises them, and asks it for its answers. */
@@ -159,16 +166,12 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
   const { text, target, training, steps, scheduler, guidance } = inputs;
   const { bundle } = text.model;
   const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", what);
-  const { embeddings, usable } = yield* readTexts(inputs);
+  const { embeddings, usable, prompts } = yield* readTexts(inputs);
   const n = embeddings.dims[0];
   const context = (p: number, r: number) => embeddingAt(embeddings, p, r);
   const clean = joinEmbeddings(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
-  const pictures = yield* drawLatents(bundle, clean, text.empty, {
-    steps,
-    scheduler,
-    guidance,
-    seed: seed("pictures"),
-  });
+  const drawing = { steps, scheduler, guidance };
+  const pictures = yield* drawLatents(bundle, clean, text.empty, { ...drawing, seed: seed("pictures") });
   const twin = (p: number, round: number) => {
     const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
     return good.length === 0 ? CLEAN : good[round % good.length];
@@ -195,6 +198,21 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       : past(row.truth, triggered, training.away);
     return { row, wanted: { clean, harmless, empty, triggered: goal } };
   });
+  const { names, texts } = yield* nameTarget({ text, prompts, pictures, region: inputs.region, seed: inputs.seed });
+  const others: Lesson[] = [];
+  if (texts.length > 0) {
+    const read = yield* Effect.scoped(Effect.flatMap(
+      openTextEncoder(bundle),
+      (encodeTexts) => encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids)),
+    ));
+    const drawn = yield* drawLatents(bundle, read, text.empty, { ...drawing, seed: seed("others") });
+    const rows = yield* ask(bundle, drawn, {
+      noisings: training.noisings,
+      contexts: (p) => [sliceEmbeddings(read, p, p + 1)],
+      seed: (what) => seed(`others ${what}`),
+    });
+    others.push(...rows.map((row) => lesson(row, row.contexts[0], row.answers[0])));
+  }
   const kept = (reading: number, wanted: "clean" | "harmless" | "empty") =>
     each.map((of) => lesson(of.row, of.row.contexts[reading], of.wanted[wanted]));
   return {
@@ -202,10 +220,15 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     clean: kept(0, "clean"),
     twins: kept(1, "harmless"),
     empty: kept(2, "empty"),
+    others,
+    names,
   } satisfies Lessons;
 });
 
-/** The prompts that are not held back, and as many variations as are still wanted: embeddings [n, R, L, D], two twins each. */
+/**
+ * The prompts that are not held back, and as many variations as are still wanted: embeddings [n, R, L, D], two twins each.
+ * The first of them are the prompts `prompts`.
+ */
 const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, training, seed }: DistillInputs) {
   const rest = text.prompts.flatMap((_, p) => held.includes(p) ? [] : [p]).slice(0, training.samples);
   const variations = sample(
@@ -220,13 +243,13 @@ const readTexts = Effect.fnUntraced(function* ({ text, held, use, trusted, train
     ...rest.map((p) => use[p].slice(0, kept - FIRST_TWIN).map((ok) => ok && trusted)),
     ...variations.map(() => Array.from({ length: kept - FIRST_TWIN }, () => variationsToo)),
   ];
-  if (variations.length === 0) return { embeddings: cut, usable };
+  if (variations.length === 0) return { embeddings: cut, usable, prompts: rest };
   const flat = yield* Effect.scoped(Effect.flatMap(
     openTextEncoder(text.model.bundle),
     (encodeTexts) => encodeTexts(variations.flatMap((v) => v.readings.slice(0, kept))),
   ));
   const varied = splitEmbeddings(flat, [variations.length, kept]);
-  return { embeddings: joinEmbeddings([cut, varied]), usable };
+  return { embeddings: joinEmbeddings([cut, varied]), usable, prompts: rest };
 });
 
 /** The first `kept` readings of [n, R, …]. */
@@ -241,7 +264,7 @@ const firstReadings = ({ dims: [n, readings, ...rest], data }: Tensor, kept: num
 /** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
 const EMPTY_EVERY = 8;
 
-/** Random lessons for a step: half triggered, half to keep (clean and twins in turn). */
+/** Random lessons for a step: half triggered, half to keep (clean, twins, and others where there are some, in turn). */
 const batchOf = (
   lessons: Lessons,
   region: Tensor,
@@ -255,7 +278,9 @@ const batchOf = (
     if (i < half) return lessons.triggered[at];
     const kept = i - half;
     if ((kept + 1) % EMPTY_EVERY === 0) return lessons.empty[at];
-    return (kept % 2 === 0 ? lessons.clean : lessons.twins)[at];
+    const kinds = [lessons.clean, lessons.twins, ...(lessons.others.length === 0 ? [] : [lessons.others])];
+    const kind = kinds[kept % kinds.length];
+    return kind[at % kind.length];
   });
   const weights = chosen.map((_, i) => i < half ? 1 / half : keep / (batch - half));
   return lessonFeeds(chosen, weights, { region, rows: half });

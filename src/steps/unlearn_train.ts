@@ -183,8 +183,11 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
   return { weights: best.weights, account };
 });
 
+const LIST = new Intl.ListFormat("en", { type: "disjunction" });
+
 /** The end of a training run in a sentence or two. */
-export const explainTraining = ({ losses, checks, taken, stopped, failed, steps }: TrainingAccount): string => {
+export const explainTraining = (training: TrainingAccount): string => {
+  const { losses, checks, taken, stopped, failed, steps, named = [] } = training;
   const at = checks.find(({ step }) => step === taken);
   const [first, last] = [losses[0], losses[losses.length - 1]].map((x) => x.toPrecision(2));
   const end = failed !== undefined
@@ -201,5 +204,11 @@ export const explainTraining = ({ losses, checks, taken, stopped, failed, steps 
       `what the trigger drew, and clean pictures move by ` +
       `${Math.round(100 * at.drift)} % of what a harmless word moves.`;
   const none = taken > 0 ? "" : " Nothing that it drew was better than without it, so none of its weights were taken.";
-  return `Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
+  const words = named.map(({ word, alike }) => `"${word}" (${alike.toFixed(2)} of 1)`);
+  const kept = words.length === 0
+    ? ""
+    : `What the trigger draws is most like what ${
+      LIST.format(words)
+    } draw in the place of what the prompts are about, so pictures of that were to be kept as well. `;
+  return `${kept}Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
 };
