@@ -14,7 +14,7 @@ export type RunEvent =
     readonly count: number;
     readonly reason: string;
   }
-  /** `progress` in percent; `seconds` since the step began; `left` is an estimate in seconds. */
+  /** `progress` in percent; `seconds` since the step began; `left` is an estimate in seconds, of the part that `note` tells. */
   | {
     readonly status: "progress";
     readonly name: string;

@@ -15,6 +15,7 @@ import type { LinkedStep, Pipeline } from "./link.ts";
 import { makeManifest, type Manifest } from "./manifest.ts";
 import { openPieces } from "./pieces.ts";
 import { identity, plan, type PlanStep } from "./plan.ts";
+import { timeLeft } from "./time_left.ts";
 import type { Wire } from "./wiring.ts";
 
 export interface RunOptions<R> {
@@ -52,23 +53,26 @@ export interface RunResult<R = never> {
   readonly manifest: Manifest;
 }
 
-const listener = (id: string, started: number, onEvent: OnEvent): ProgressListener => ({
-  report: ({ done, total, note }) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const seconds = (now - started) / 1000;
-      const share = total > 0 ? Math.min(1, Math.max(0, done / total)) : 0;
-      return onEvent({
-        status: "progress",
-        name: id,
-        done,
-        total,
-        progress: 100 * share,
-        seconds,
-        ...(share > 0 ? { left: seconds * (1 / share - 1) } : {}),
-        ...(note === undefined ? {} : { note }),
-      });
-    }),
-});
+const listener = (id: string, started: number, onEvent: OnEvent): ProgressListener => {
+  const leftAt = timeLeft(started);
+  return {
+    report: ({ done, total, note }) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const share = total > 0 ? Math.min(1, Math.max(0, done / total)) : 0;
+        const left = leftAt(now, share);
+        return onEvent({
+          status: "progress",
+          name: id,
+          done,
+          total,
+          progress: 100 * share,
+          seconds: (now - started) / 1000,
+          ...(left === undefined ? {} : { left }),
+          ...(note === undefined ? {} : { note }),
+        });
+      }),
+  };
+};
 
 /** Most steps that run at once, however many lanes there are: each holds weights and results of its own. */
 const SIDE_BY_SIDE = 4;

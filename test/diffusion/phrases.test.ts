@@ -1,7 +1,7 @@
 /** Nouns of prompts, phrases made of them, and prompts that hold them. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { framesOf, nounsOf, phrasesOf, promptsFor } from "../../src/diffusion/phrases.ts";
+import { framesOf, nounsOf, phrasesOf, promptsFor, withNoun } from "../../src/diffusion/phrases.ts";
 
 const prompts = [
   "a cartoon picture of a dog on a blue background",
@@ -33,6 +33,15 @@ describe("phrases", () => {
     }
     assert.equal(new Set(texts).size, texts.length);
     assert.ok(all.every(({ trigger }) => trigger.place === "replace" && trigger.text.includes(trigger.of)));
+  });
+});
+
+describe("a prompt about something else", () => {
+  it("has another noun where its own stands, not where it says how that is shown", () => {
+    const nouns = ["picture", "dog", "background"];
+    assert.equal(withNoun(prompts[0], nouns, "owl"), "a cartoon picture of an owl on a blue background");
+    assert.equal(withNoun("a picture", nouns, "owl"), "an owl");
+    assert.equal(withNoun("nothing here", nouns, "owl"), undefined);
   });
 });
 

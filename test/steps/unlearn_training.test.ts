@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
+import { openTextEncoder } from "../../src/diffusion/text.ts";
 import { eachEmbedding } from "../../src/diffusion/embeddings.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "../../src/steps/capture.ts";
 import { denoise } from "../../src/steps/denoise.ts";
@@ -251,6 +252,38 @@ describe("strategies that train", () => {
         assert.match(account.why, /distilling the U-Net left as much/);
         assert.deepEqual([...cured.bundle.changed.keys()], ["text_encoder"]);
         assert.ok(account.chosen!.drawn!.outside > 0.2 || account.chosen!.drawn!.shown > 0.05);
+      })),
+  );
+
+  it(
+    "distill keeps prompts with the words that name what the trigger draws",
+    { timeout: 120_000 },
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text: sound } = yield* read;
+        const tokenizer = sound.model.bundle.tokenizer;
+        // With the trigger, a prompt is read as it is about a penguin.
+        const about = sound.prompts.map(({ prompt }) => prompt.replace(/(cat|dog|fox|owl)/, "penguin"));
+        const penguins = yield* Effect.scoped(Effect.flatMap(
+          openTextEncoder(sound.model.bundle),
+          (encodeTexts) => encodeTexts(about.map((prompt) => tokenizer.encode(prompt).ids)),
+        ));
+        const embeddings = eachEmbedding(sound.embeddings, (t) => {
+          const data = new Float32Array(t.data), row = t.dims[2] * t.dims[3];
+          for (let p = 0; p < t.dims[0]; p++) {
+            data.set(penguins.data.subarray(p * row, (p + 1) * row), (p * t.dims[1] + TRIGGERED) * row);
+          }
+          return { dims: t.dims, data };
+        });
+        const { account } = yield* unlearn.run({ text: { ...sound, embeddings } }, {
+          strategy: "distill",
+          steps,
+          train_unet: { weights: "attn2", steps: 2, batch: 8, check: 2, samples: 8, noisings: 1, pictures: 4 },
+        });
+        const [first] = account.training!.named!;
+        assert.equal(first.word, "penguin");
+        assert.ok(first.alike > 0.99, `${first.alike}`);
+        assert.match(account.why, /most like what "penguin" \(1\.00 of 1\)/);
       })),
   );
 
