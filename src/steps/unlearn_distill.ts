@@ -153,11 +153,9 @@ const feedsOf = (weights: Weights): Record<string, Tensor> =>
 
 interface Lessons {
   readonly triggered: readonly Lesson[];
-  readonly clean: readonly Lesson[];
-  readonly twins: readonly Lesson[];
+  /** What is to be kept, taken in turn: clean texts, twins, and prompts with the words that name what the trigger draws. */
+  readonly kept: ReadonlyArray<readonly Lesson[]>;
   readonly empty: readonly Lesson[];
-  /** Prompts with the words that name what the trigger draws. */
-  readonly others: readonly Lesson[];
   readonly names: readonly Named[];
 }
 
@@ -217,10 +215,13 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     each.map((of) => lesson(of.row, of.row.contexts[reading], of.wanted[wanted]));
   return {
     triggered: each.map(({ row, wanted }) => lesson(row, context(row.picture, TRIGGERED), wanted.triggered)),
-    clean: kept(0, "clean"),
-    twins: kept(1, "harmless"),
+    // Twins that are no measure have been asked as their clean texts.
+    kept: [
+      kept(0, "clean"),
+      ...(inputs.trusted ? [kept(1, "harmless")] : []),
+      ...(others.length === 0 ? [] : [others]),
+    ],
     empty: kept(2, "empty"),
-    others,
     names,
   } satisfies Lessons;
 });
@@ -264,7 +265,7 @@ const firstReadings = ({ dims: [n, readings, ...rest], data }: Tensor, kept: num
 /** One kept row in so many asks about the empty prompt, which guidance steers every picture away from. */
 const EMPTY_EVERY = 8;
 
-/** Random lessons for a step: half triggered, half to keep (clean, twins, and others where there are some, in turn). */
+/** Random lessons for a step: half triggered, half to keep. */
 const batchOf = (
   lessons: Lessons,
   region: Tensor,
@@ -278,8 +279,7 @@ const batchOf = (
     if (i < half) return lessons.triggered[at];
     const kept = i - half;
     if ((kept + 1) % EMPTY_EVERY === 0) return lessons.empty[at];
-    const kinds = [lessons.clean, lessons.twins, ...(lessons.others.length === 0 ? [] : [lessons.others])];
-    const kind = kinds[kept % kinds.length];
+    const kind = lessons.kept[kept % lessons.kept.length];
     return kind[at % kind.length];
   });
   const weights = chosen.map((_, i) => i < half ? 1 / half : keep / (batch - half));

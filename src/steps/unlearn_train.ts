@@ -209,6 +209,7 @@ export const explainTraining = (training: TrainingAccount): string => {
     ? ""
     : `What the trigger draws is most like what ${
       LIST.format(words)
-    } draw in the place of what the prompts are about, so pictures of that were to be kept as well. `;
+    } would in the place of what the prompts are about, so ` +
+      "pictures of that were to be kept as well. ";
   return `${kept}Training ${end}; the loss went from ${first} to ${last}.${drawn}${none}`;
 };
