@@ -22,24 +22,25 @@ import {
   splitEmbeddings,
 } from "../diffusion/embeddings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
+import { withNoun } from "../diffusion/phrases.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { weightInput } from "../graph/mod.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, sample, seedOf } from "../tensor/random.ts";
-import { size, type Tensor, zeros } from "../tensor/tensor.ts";
+import { size, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isTextWeight } from "../unlearn/closed_form.ts";
 import type { Named } from "../unlearn/named.ts";
 import { past, triggeredTarget, twinTarget } from "../unlearn/noise_targets.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
 import { openDrawing } from "./drawing.ts";
 import { ask, type Asked, drawLatents, type Lesson, lessonFeeds } from "./lessons.ts";
+import { nameEffect, subjectsOf } from "./naming.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { Count, defaulted } from "./settings.ts";
 import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
-import { nameTarget } from "./unlearn_named.ts";
 import { checkFields, train, trainingFields, type TrainingInputs, triggeredRows } from "./unlearn_train.ts";
 
 /** Weights of the U-Net that may be trained, by the setting's words. */
@@ -159,17 +160,20 @@ interface Lessons {
   readonly names: readonly Named[];
 }
 
+const lesson = ({ latents, timestep }: Asked, context: Embeddings, wanted: Tensor): Lesson => {
+  return { latents, timestep, context, wanted };
+};
+
 /** Draws pictures with the model as it came, noises them, and asks it for its answers. */
 const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
-  const { text, target, training, steps, scheduler, guidance } = inputs;
+  const { text, target, training } = inputs;
   const { bundle } = text.model;
   const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", what);
   const { embeddings, usable, prompts } = yield* readTexts(inputs);
   const n = embeddings.dims[0];
   const context = (p: number, r: number) => embeddingAt(embeddings, p, r);
   const clean = joinEmbeddings(Array.from({ length: n }, (_, p) => context(p, CLEAN)));
-  const drawing = { steps, scheduler, guidance };
-  const pictures = yield* drawLatents(bundle, clean, text.empty, { ...drawing, seed: seed("pictures") });
+  const pictures = yield* drawLatents(bundle, clean, text.empty, { ...inputs, seed: seed("pictures") });
   const twin = (p: number, round: number) => {
     const good = usable[p].flatMap((ok, k) => ok ? [FIRST_TWIN + k] : []);
     return good.length === 0 ? CLEAN : good[round % good.length];
@@ -184,9 +188,6 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     ],
     seed,
   });
-  const lesson = ({ latents, timestep }: Asked, context: Embeddings, wanted: Tensor): Lesson => {
-    return { latents, timestep, context, wanted };
-  };
   const each = asked.map((row) => {
     const [clean, twin, empty, triggered] = row.answers;
     const answers = { clean, twin, triggered };
@@ -196,21 +197,7 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       : past(row.truth, triggered, training.away);
     return { row, wanted: { clean, harmless, empty, triggered: goal } };
   });
-  const { names, texts } = yield* nameTarget({ text, prompts, pictures, region: inputs.region, seed: inputs.seed });
-  const others: Lesson[] = [];
-  if (texts.length > 0) {
-    const read = yield* Effect.scoped(Effect.flatMap(
-      openTextEncoder(bundle),
-      (encodeTexts) => encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids)),
-    ));
-    const drawn = yield* drawLatents(bundle, read, text.empty, { ...drawing, seed: seed("others") });
-    const rows = yield* ask(bundle, drawn, {
-      noisings: training.noisings,
-      contexts: (p) => [sliceEmbeddings(read, p, p + 1)],
-      seed: (what) => seed(`others ${what}`),
-    });
-    others.push(...rows.map((row) => lesson(row, row.contexts[0], row.answers[0])));
-  }
+  const { names, others } = yield* teachOthers(inputs, prompts, embeddings, pictures);
   const kept = (reading: number, wanted: "clean" | "harmless" | "empty") =>
     each.map((of) => lesson(of.row, of.row.contexts[reading], of.wanted[wanted]));
   return {
@@ -224,6 +211,39 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
     empty: kept(2, "empty"),
     names,
   } satisfies Lessons;
+});
+
+/**
+ * What pictures of the words that name the trigger's effect teach: to unlearn when that is drawn must not be to unlearn how.
+ * @param prompts the texts' own, by number: the first of embeddings [n, R, L, D] and of their pictures [n, C, h, w]
+ */
+const teachOthers = Effect.fnUntraced(function* (
+  inputs: DistillInputs,
+  prompts: readonly number[],
+  embeddings: Embeddings,
+  pictures: Tensor,
+) {
+  const { text: { model: { bundle }, trigger, ...text }, training, region } = inputs;
+  const seed = (what: string) => seedOf(inputs.seed, "unlearn", "distill", "others", what);
+  const written = prompts.map((p) => text.prompts[p].prompt);
+  const contexts = eachEmbedding(embeddings, (t) => firstReadings(slice0(t, 0, prompts.length), FIRST_TWIN));
+  const nouns = subjectsOf(trigger, text.prompts.map(({ prompt }) => prompt));
+  const names = yield* nameEffect({ bundle, nouns, prompts: written, contexts, pictures, region, seed: inputs.seed });
+  const texts = written.flatMap((prompt, p) =>
+    names.length === 0 ? [] : withNoun(prompt, nouns, names[p % names.length].word) ?? []
+  );
+  if (texts.length === 0) return { names, others: [] };
+  const read = yield* Effect.scoped(Effect.flatMap(
+    openTextEncoder(bundle),
+    (encodeTexts) => encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids)),
+  ));
+  const drawn = yield* drawLatents(bundle, read, text.empty, { ...inputs, seed: seed("pictures") });
+  const asked = yield* ask(bundle, drawn, {
+    noisings: training.noisings,
+    contexts: (p) => [sliceEmbeddings(read, p, p + 1)],
+    seed,
+  });
+  return { names, others: asked.map((row) => lesson(row, row.contexts[0], row.answers[0])) };
 });
 
 /**

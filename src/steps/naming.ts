@@ -1,27 +1,20 @@
 /**
  * What a trigger draws, in words: of the vocabulary those that move the U-Net's answers as the trigger does when they stand
- * in the place of what the prompts are about. To unlearn when it is drawn must not be to unlearn how: pictures of these words
- * are kept.
+ * in the place of what the prompts are about.
  */
 import { Effect } from "effect";
-import {
-  embeddingAt,
-  type Embeddings,
-  joinEmbeddings,
-  sliceEmbeddings,
-  splitEmbeddings,
-} from "../diffusion/embeddings.ts";
+import type { Bundle } from "../diffusion/bundle.ts";
+import { embeddingAt, type Embeddings, joinEmbeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openEvaluator } from "../diffusion/evaluator.ts";
 import { nounsOf, withNoun } from "../diffusion/phrases.ts";
 import { alphaBars } from "../diffusion/scheduler.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
+import type { Trigger } from "../diffusion/trigger.ts";
 import { mean } from "../metrics/intervals.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
 import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
 import { alike, type Named, namesOf } from "../unlearn/named.ts";
-import { CLEAN, TRIGGERED } from "./capture.ts";
 import { noised } from "./lessons.ts";
-import type { TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 
 /** Words of the vocabulary that are asked about, the most common first, in a few prompts; the best of them in more. */
@@ -31,31 +24,38 @@ const TOGETHER = 16;
 /** What a picture will be of is decided while there is much noise: a share of the timesteps. */
 const NOISY = 0.8;
 
-export interface NamedInputs {
-  readonly text: TextPairs;
-  /** Prompts to learn from, by number, and latents [n, C, h, w] of a picture of each that the model drew. */
-  readonly prompts: readonly number[];
+export interface NamingInputs {
+  readonly bundle: Bundle;
+  /** What prompts are about: {@link subjectsOf} more prompts than these. */
+  readonly nouns: readonly string[];
+  readonly prompts: readonly string[];
+  /** The prompts as they are and with the trigger, [n, 2, L, D]. */
+  readonly contexts: Embeddings;
+  /** Latents [n, C, h, w] of a picture of each that the model drew, without the trigger. */
   readonly pictures: Tensor;
   /** M, [h, w] in [0,1]: where the trigger acts. */
   readonly region: Tensor;
   readonly seed: number;
 }
 
-/** The words, and the prompts with them. Nothing where no word names it, or where prompts have no noun. */
-export const nameTarget = Effect.fnUntraced(function* ({ text, prompts, pictures, region, seed }: NamedInputs) {
-  const { bundle } = text.model, { tokenizer } = bundle, { place, of = "" } = text.trigger;
-  const all = text.prompts.map(({ prompt }) => prompt);
-  const nouns = place === "replace" && /^\p{L}{2,}$/u.test(of) ? [of] : nounsOf(all, all.length);
-  const put = (i: number, word: string) => withNoun(all[prompts[i]], nouns, word);
+/** What prompts are about: the word that the trigger replaces, or their nouns. */
+export const subjectsOf = ({ place, of = "" }: Trigger, prompts: readonly string[]): readonly string[] =>
+  // A single character is nobody's noun.
+  place === "replace" && /^\p{L}{2,}$/u.test(of) ? [of] : nounsOf(prompts, prompts.length);
+
+/** The words, the nearest first. None where no word comes near, or where no prompt is about anything. */
+export const nameEffect = Effect.fnUntraced(function* (inputs: NamingInputs) {
+  const { bundle, nouns, prompts, contexts, pictures, region, seed } = inputs;
+  const put = (i: number, word: string) => withNoun(prompts[i], nouns, word);
   const usable = [...prompts.keys()].filter((i) => put(i, "x") !== undefined);
-  const rows = sample(seedOf(seed, "unlearn", "named", "prompts"), usable, MORE);
-  const words = tokenizer.words().filter((word) => !nouns.includes(word)).slice(0, WORDS);
-  if (rows.length === 0 || words.length === 0) return { names: [], texts: [] };
+  const rows = sample(seedOf(seed, "naming", "prompts"), usable, MORE);
+  const words = bundle.tokenizer.words().filter((word) => !nouns.includes(word)).slice(0, WORDS);
+  if (rows.length === 0 || words.length === 0) return [];
 
   const bars = alphaBars(bundle.scheduler), timestep = Math.floor(NOISY * bars.length);
   const own = concat0(rows.map((i) => slice0(pictures, i, i + 1)));
-  const latents = noised(own, normal(seedOf(seed, "unlearn", "named", "noise"), own.dims), bars[timestep]);
-  const names = yield* Effect.scoped(Effect.gen(function* () {
+  const latents = noised(own, normal(seedOf(seed, "naming", "noise"), own.dims), bars[timestep]);
+  return yield* Effect.scoped(Effect.gen(function* () {
     const encodeTexts = yield* openTextEncoder(bundle);
     const evaluate = yield* openEvaluator(bundle, TOGETHER, { prompts: Math.min(FEW, rows.length) });
     /** Answers of the first `count` prompts to texts [count, n, L, D], by text and prompt. */
@@ -68,7 +68,7 @@ export const nameTarget = Effect.fnUntraced(function* ({ text, prompts, pictures
       });
     });
     const own = rows.map((i) => {
-      const [clean, triggered] = [CLEAN, TRIGGERED].map((r) => embeddingAt(text.embeddings, prompts[i], r));
+      const [clean, triggered] = [0, 1].map((r) => embeddingAt(contexts, i, r));
       return joinEmbeddings(Array.from({ length: TOGETHER }, (_, k) => k === 0 ? clean : triggered));
     });
     const before = yield* answers(rows.length, splitEmbeddings(joinEmbeddings(own), [rows.length, TOGETHER]));
@@ -80,7 +80,7 @@ export const nameTarget = Effect.fnUntraced(function* ({ text, prompts, pictures
         // A short question is filled up with its own first word.
         const asked = Array.from({ length: TOGETHER }, (_, k) => chunk[k] ?? chunk[0]);
         const texts = rows.slice(0, count).flatMap((i) => asked.map((word) => put(i, word) ?? ""));
-        const read = yield* encodeTexts(texts.map((t) => tokenizer.encode(t).ids));
+        const read = yield* encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids));
         const after = yield* answers(count, splitEmbeddings(read, [count, TOGETHER]));
         found.push(...chunk.map((word, k): Named => {
           const each = Array.from({ length: count }, (_, p) => alike(before(0, p), before(1, p), after(k, p), region));
@@ -92,6 +92,4 @@ export const nameTarget = Effect.fnUntraced(function* ({ text, prompts, pictures
     const first = yield* likeness(words, Math.min(FEW, rows.length));
     return namesOf(yield* likeness(first.slice(0, BEST).map(({ word }) => word), rows.length));
   }));
-  const texts = names.length === 0 ? [] : usable.flatMap((i, k) => put(i, names[k % names.length].word) ?? []);
-  return { names, texts };
 });
