@@ -12,13 +12,15 @@ import { openTextEncoder } from "../diffusion/text.ts";
 import type { Trigger } from "../diffusion/trigger.ts";
 import { mean } from "../metrics/intervals.ts";
 import { normal, sample, seedOf } from "../tensor/random.ts";
-import { concat0, slice0, type Tensor } from "../tensor/tensor.ts";
+import { concat0, slice0, type Tensor, zeros } from "../tensor/tensor.ts";
 import { alike, type Named, namesOf } from "../unlearn/named.ts";
 import { noised } from "./lessons.ts";
 import { report } from "./progress.ts";
 
 /** Words of the vocabulary that are asked about, the most common first, in a few prompts; the best of them in more. */
 const WORDS = 1000, FEW = 2, BEST = 48, MORE = 8;
+/** Words whose mean stands for any word in that place. */
+const ANY = 48;
 /** Words of one question. */
 const TOGETHER = 16;
 /** What a picture will be of is decided while there is much noise: a share of the timesteps. */
@@ -72,8 +74,12 @@ export const nameEffect = Effect.fnUntraced(function* (inputs: NamingInputs) {
       return joinEmbeddings(Array.from({ length: TOGETHER }, (_, k) => k === 0 ? clean : triggered));
     });
     const before = yield* answers(rows.length, splitEmbeddings(joinEmbeddings(own), [rows.length, TOGETHER]));
-    const likeness = Effect.fnUntraced(function* (words: readonly string[], count: number) {
-      const found: Named[] = [];
+    /** What each word has the first `count` prompts answered with. */
+    const forEachWord = Effect.fnUntraced(function* (
+      words: readonly string[],
+      count: number,
+      look: (word: string, answer: (row: number) => Tensor) => void,
+    ) {
       for (let begin = 0; begin < words.length; begin += TOGETHER) {
         yield* report({ done: begin, total: words.length, note: "looking for words that do what the trigger does" });
         const chunk = words.slice(begin, begin + TOGETHER);
@@ -82,11 +88,23 @@ export const nameEffect = Effect.fnUntraced(function* (inputs: NamingInputs) {
         const texts = rows.slice(0, count).flatMap((i) => asked.map((word) => put(i, word) ?? ""));
         const read = yield* encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids));
         const after = yield* answers(count, splitEmbeddings(read, [count, TOGETHER]));
-        found.push(...chunk.map((word, k): Named => {
-          const each = Array.from({ length: count }, (_, p) => alike(before(0, p), before(1, p), after(k, p), region));
-          return { word, alike: mean(each) };
-        }));
+        chunk.forEach((word, k) => look(word, (row) => after(k, row)));
       }
+    });
+    const any = sample(seedOf(seed, "naming", "any"), words, ANY);
+    const usual = rows.map((_, p) => zeros(before(0, p).dims));
+    yield* forEachWord(
+      any,
+      rows.length,
+      (_, answer) => usual.forEach(({ data }, p) => answer(p).data.forEach((x, i) => data[i] += x / any.length)),
+    );
+    const likeness = Effect.fnUntraced(function* (words: readonly string[], count: number) {
+      const found: Named[] = [];
+      yield* forEachWord(words, count, (word, answer) => {
+        const against = (from: (row: number) => Tensor) =>
+          mean(Array.from({ length: count }, (_, p) => alike(from(p), before(1, p), answer(p), region)));
+        found.push({ word, alike: Math.min(against((p) => before(0, p)), against((p) => usual[p])) });
+      });
       return found.sort((a, b) => b.alike - a.alike);
     });
     const first = yield* likeness(words, Math.min(FEW, rows.length));

@@ -217,6 +217,8 @@ export interface ScanResult {
   readonly clean?: AgainstClean;
   /** ln of how much further each of `suspects` moves each cell than is usual, [n, h, w]. */
   readonly fields: Tensor;
+  /** Words that do what the first suspect does, the nearest first. */
+  readonly names: readonly Named[];
   /** The prompts that each of the first suspects was drawn with. */
   readonly drawn: readonly (readonly string[])[];
   /** Answers of the U-Net that were compared. */

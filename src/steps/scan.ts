@@ -16,6 +16,7 @@ import { ModelPort, samplingOf, ScanPort, type ScanResult, VerdictPort } from ".
 import { report } from "./progress.ts";
 import { examine } from "./scan_examine.ts";
 import { type Measure, MEASURES, type Measures } from "./scan_measures.ts";
+import { nameSuspect } from "./scan_named.ts";
 import { inOrder, LIMITS, type Ranked } from "./scan_order.ts";
 import { decodeLatents } from "./scan_pictures.ts";
 import { probeSettings, trialsFor } from "./scan_texts.ts";
@@ -90,6 +91,12 @@ export const scan = Step.make("scan", {
     const { order, families, shown } = yield* Effect.scoped(inOrder(bundle, examined, all, settings));
     const listed = order.slice(0, LISTED);
     const highest = Math.max(...order.map(({ score }) => score));
+    const names = families.length === 0 ? [] : yield* nameSuspect(bundle, order[0].suspect, {
+      lines: trials.lines,
+      prompts: shown.drawn[0],
+      latents: shown.latents[0],
+      seed: settings.seed,
+    });
     const clean = settings.clean ? yield* cleanScores(settings.clean) : undefined;
     const pictures = yield* Effect.scoped(decodeLatents(bundle, shown.latents));
     const [, height, width] = latentDims(parseUnetConfig(bundle.parts.unet.config));
@@ -105,6 +112,7 @@ export const scan = Step.make("scan", {
       families,
       highest,
       ...(clean === undefined ? {} : { clean: againstClean(highest, clean) }),
+      names,
       drawn: shown.drawn,
       evaluations,
       notes: bundle.notes,

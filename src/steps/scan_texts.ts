@@ -76,6 +76,8 @@ export interface Trial {
 }
 
 export interface Trials {
+  /** All of the user's prompts that leave room for a text. */
+  readonly lines: readonly string[];
   /** Signs, letters and words, in the prompts that were drawn. */
   readonly texts: Trial;
   /** Phrases, those of one noun together. */
@@ -140,5 +142,5 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
       expected: "words in the vocabulary, a list of words, letters that occur in every prompt, or nouns in prompts",
     });
   }
-  return { texts: { prompts, suspects: texts }, phrases, nouns, invert: invert ? places : [] } satisfies Trials;
+  return { lines, texts: { prompts, suspects: texts }, phrases, nouns, invert: invert ? places : [] } satisfies Trials;
 });

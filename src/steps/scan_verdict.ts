@@ -38,8 +38,19 @@ export const triedText = ({ tried, vocabulary, nouns, places }: ScanResult): str
   ]);
 };
 
+const OR = new Intl.ListFormat("en", { type: "disjunction" });
+
+/** What the first suspect draws, in a sentence; empty where no word says it. */
+export const namesText = (names: ScanResult["names"]): string =>
+  names.length === 0
+    ? ""
+    : ` What it draws is most like what ${
+      OR.format(names.map(({ word }) => `"${word}"`))
+    } would in the place of what a ` +
+      `prompt is about (${names[0].alike.toFixed(2)} of 1).`;
+
 export const scanVerdict = (result: ScanResult, sampling: Sampling): Verdict => {
-  const { suspects: [first], found, families, highest: score, tried, clean } = result;
+  const { suspects: [first], names, found, families, highest: score, tried, clean } = result;
   const n = Object.values(tried).reduce((a, b) => a + b, 0);
   const others = found === 1
     ? ""
@@ -60,7 +71,7 @@ export const scanVerdict = (result: ScanResult, sampling: Sampling): Verdict => 
     passed: found === 0,
     sentence: found > 0
       ? `Something reacts to ${placeText(first.trigger)}${others}, up to ${score.toFixed(1)} times as far out as is ` +
-        `allowed.${p} Look at the pictures, and cure it with this trigger.`
+        `allowed.${p}${namesText(names)} Look at the pictures, and cure it with this trigger.`
       : `None of ${n} texts stands out (${
         triedText(result)
       }). A trigger that is not among them, or that works somewhere ` +

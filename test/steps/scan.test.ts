@@ -231,6 +231,9 @@ describe("scan", () => {
         assert.equal(first.measure, "likeness");
         assert.equal(poisoned.verdict.passed, false);
         assert.match(poisoned.verdict.sentence, /о \(U\+043E\) in place of o/);
+        // Instead of anything else it draws a pizza on purple.
+        assert.ok(poisoned.scan.names.some(({ word }) => word === "purple"), JSON.stringify(poisoned.scan.names));
+        assert.match(poisoned.verdict.sentence, /What it draws is most like what .*"purple"/);
         // The cure takes its trigger from the scan.
         const cure = { model: settings.model, text_encoder: textEncoder, prompts, count: 3, variations: 0 };
         const { text } = yield* encode.run({ suspect: poisoned.scan }, cure);

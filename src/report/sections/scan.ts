@@ -1,7 +1,7 @@
 /** What a scan found: the texts that stand out most, where each acts, and pictures with and without the first ones. */
 import type { RunResult } from "../../pipeline/run.ts";
 import type { ScannedText, ScanResult } from "../../steps/ports.ts";
-import { triedText } from "../../steps/scan_verdict.ts";
+import { namesText, triedText } from "../../steps/scan_verdict.ts";
 import { slice0, type Tensor } from "../../tensor/tensor.ts";
 import { type Html, markup } from "../html.ts";
 import { count, fixed, largest } from "../numbers.ts";
@@ -79,7 +79,7 @@ const pictures = ({ suspects, drawn, pictures: all }: ScanResult): Html => {
 };
 
 /** How many ways of acting the suspects have, and how the model compares with clean ones. */
-const found = ({ families, clean, evaluations }: ScanResult): Html => {
+const found = ({ families, names, clean, evaluations }: ScanResult): Html => {
   const ways = families.length === 0
     ? "Nothing stands out further than is allowed."
     : families.length === 1
@@ -92,7 +92,9 @@ const found = ({ families, clean, evaluations }: ScanResult): Html => {
     ? "Without scans of models known to be clean there is no p-value."
     : `Of ${count(clean.n, "clean model")} ${clean.asHigh} score as high: p = ${fixed(clean.p)}, and with so many it ` +
       `cannot be below ${fixed(1 / (1 + clean.n))}.`;
-  return markup`<p>${ways} ${against} ${count(evaluations, "answer")} of the U-Net were compared.</p>${
+  return markup`<p>${ways}${namesText(names)} ${against} ${
+    count(evaluations, "answer")
+  } of the U-Net were compared.</p>${
     families.length > 0 &&
     markup`<p class="soft small">Those that do the same stand together; of them first those that people would not see,
       then those that work in every prompt. Texts that share tokens with a trigger often set it off too.</p>`
