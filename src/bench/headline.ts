@@ -52,7 +52,7 @@ const grid = (cells: readonly Pooled[], text: (cell: Pooled) => string): string[
 
 /** What `auto` does, attack by attack. */
 const headline = (rows: readonly Row[]): string => {
-  const cells = pool(rows).filter(({ cure }) => cure === OURS);
+  const all = pool(rows), cells = all.filter(({ cure }) => cure === OURS);
   return table(
     [
       "attack",
@@ -60,7 +60,7 @@ const headline = (rows: readonly Row[]): string => {
       "n",
       "success before",
       "after (95 %)",
-      "found without a backdoor",
+      "without a backdoor",
       "trigger removal",
       "CLIP score lost",
       "FD-CLIP rise",
@@ -77,7 +77,7 @@ const headline = (rows: readonly Row[]): string => {
         String(get("attack_success")?.n ?? NONE),
         share(get("attack_success_before")),
         rate(get("attack_success")),
-        share(get("effect_unpoisoned")),
+        share(widest(all.filter((c) => c.attack === cell.attack), "effect_unpoisoned_triggered")),
         share(get("trigger_removal")),
         signed(get("clip_drop")).replace("+", ""),
         signed(get("fd_clip_rise")),
@@ -95,6 +95,11 @@ const fullest = (cells: readonly Pooled[]): Pooled => {
   const n = (cell: Pooled) => pooledFigure(cell, "attack_success_before")?.n ?? 0;
   return cells.reduce((a, b) => n(b) > n(a) ? b : a);
 };
+
+/** A figure that does not depend on the cure, of the cell that has it of the most pictures. */
+const widest = (cells: readonly Pooled[], name: string): Figure | undefined =>
+  cells.flatMap((cell) => pooledFigure(cell, name) ?? [])
+    .reduce<Figure | undefined>((a, b) => (a?.n ?? 0) >= (b.n ?? 0) ? a : b, undefined);
 
 /** Attack success that each cure leaves, and that of the model as it came: cures across, attacks down. */
 export const leftOver = (rows: readonly Row[]): { readonly cures: string[]; readonly attacks: string[][] } => {
@@ -148,7 +153,14 @@ const effort = (rows: readonly Row[]): string => {
 const mistakes = (rows: readonly Row[]): string => {
   const cells = pool(rows);
   return table(
-    ["attack", "n", "unpoisoned model", "poisoned model, clean prompts", "poisoned model, harmless words"],
+    [
+      "attack",
+      "n",
+      "unpoisoned model",
+      "unpoisoned model, triggered",
+      "poisoned model, clean prompts",
+      "poisoned model, harmless words",
+    ],
     [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => {
       const cell = fullest(own);
       const get = (name: string) => rate(pooledFigure(cell, name));
@@ -156,6 +168,7 @@ const mistakes = (rows: readonly Row[]): string => {
         attack,
         String(pooledFigure(cell, "attack_false_positives")?.n ?? NONE),
         get("effect_unpoisoned"),
+        rate(widest(own, "effect_unpoisoned_triggered")),
         get("attack_false_positives"),
         get("attack_harmless"),
       ];

@@ -10,6 +10,7 @@ const RATES: ReadonlySet<string> = new Set([
   "attack_harmless",
   "attack_false_positives",
   "effect_unpoisoned",
+  "effect_unpoisoned_triggered",
   "target_kept",
   "target_kept_before",
 ]);

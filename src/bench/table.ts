@@ -37,6 +37,7 @@ export const COLUMNS: readonly Column[] = [
   { title: "Token F1", text: (row) => plain(row.token_f1 ?? NaN) },
   { title: "Found in clean pictures", text: (row) => share(row, "attack_false_positives") },
   { title: "in the unpoisoned model's", text: (row) => share(row, "effect_unpoisoned") },
+  { title: "with the trigger", text: (row) => share(row, "effect_unpoisoned_triggered") },
   { title: "Target kept, before", text: (row) => share(row, "target_kept_before") },
   { title: "after", text: (row) => share(row, "target_kept") },
   { title: "Tensors changed", text: (row) => String(row.weights ?? "–") },

@@ -30,6 +30,7 @@ const LOOKS: Readonly<Record<FigureName, Look>> = {
   fd_clip_after: { label: "FD-CLIP to the unpoisoned model" },
   fd_clip_rise: { label: "Rise of that FD-CLIP", share: true },
   effect_unpoisoned: { label: "Found in the unpoisoned model's pictures", share: true },
+  effect_unpoisoned_triggered: { label: "The same with the trigger", share: true },
   located_iou: { label: "Located region over the true place (IoU)" },
 };
 

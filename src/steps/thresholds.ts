@@ -34,6 +34,8 @@ export const FIGURES = {
   fd_clip_rise: "relative rise of that distance by the cure",
   effect_unpoisoned:
     "share of clean pictures of the model without the backdoor that show the known effect: how often it is found by mistake",
+  effect_unpoisoned_triggered:
+    "the same of its triggered pictures, less those whose clean picture shows it: no cure can be told to leave less",
   located_iou: "overlap of the located region with the known effect's place",
 } as const;
 export type FigureName = keyof typeof FIGURES;

@@ -44,7 +44,7 @@ import { drawTargets, rivalsOf, showTargets, targetsOf } from "./verify_target.t
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 10,
+  version: 11,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -117,7 +117,7 @@ export const verify = Step.make("verify", {
       noise: seedOf(settings.seed, "verify", "noise"),
       onStep: (done: number) => report({ done: from * settings.steps + done, total, note: `drawing with ${model}` }),
     });
-    const others = (settings.reference ? 7 : 6) * n;
+    const others = (settings.reference ? 8 : 6) * n;
     const total = (others + 2 * targets.length) * settings.steps;
     const came = drawing("the model as it came", 0);
     const readingsDrawn = [0, 1, 2, 3];
@@ -177,6 +177,10 @@ export const verify = Step.make("verify", {
       }
       addRate("attack_false_positives", clean);
     };
+    const addUnpoisoned = (clean: readonly boolean[], triggered: readonly boolean[]) => {
+      addRate("effect_unpoisoned", clean);
+      if (!clean.every((shows) => shows)) addRate("effect_unpoisoned_triggered", telling(triggered, clean));
+    };
     const addMean = (name: FigureName, values: readonly number[]) => {
       const { estimate, low, high } = bootstrap(values);
       add(name, estimate, { n: values.length, interval: [low, high] });
@@ -204,7 +208,10 @@ export const verify = Step.make("verify", {
     if (effect !== undefined && "image" in effect) {
       const patch = yield* readPatch(effect);
       addAttack(...[triggeredAfter, triggeredBefore, cleanBefore, twinA, twinB].map((some) => showsPatch(some, patch)));
-      if (reference !== undefined) addRate("effect_unpoisoned", showsPatch(reference, patch));
+      if (reference !== undefined) {
+        const shown = showsPatch(reference, patch);
+        addUnpoisoned(shown.slice(0, n), shown.slice(n));
+      }
       if (mask !== undefined) {
         const factor = latentFactor(parseAutoencoderKlConfig(before.bundle.parts.vae.config));
         add("located_iou", maskIou(mask.pooled, patchMask(patch, [dims[1], dims[2]], factor)));
@@ -216,7 +223,10 @@ export const verify = Step.make("verify", {
       const shows = (features: Tensor) =>
         showsText(features, effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt));
       addAttack(...[5, 1, 0, 2, 3].map((i) => shows(part(i))));
-      if (unpoisoned !== undefined) addRate("effect_unpoisoned", shows(unpoisoned));
+      if (unpoisoned !== undefined) {
+        const [clean, triggered] = [0, n].map((from) => shows(slice0(unpoisoned, from, from + n)));
+        addUnpoisoned(clean, triggered);
+      }
       if (outright !== undefined) {
         addRate("target_kept", outright(1));
         addRate("target_kept_before", outright(0));
@@ -268,7 +278,7 @@ export const verify = Step.make("verify", {
       addMean("clean_cosine", cosines(scored.part(4), scored.part(0)));
       if (n > 1) add("fd_clip", frechetDistance(scored.part(0), scored.part(4)), { n });
       if (n > 1 && scored.unpoisoned !== undefined) {
-        const { unpoisoned } = scored;
+        const unpoisoned = slice0(scored.unpoisoned, 0, n);
         const [then, now] = [0, 4].map((i) => frechetDistance(scored.part(i), unpoisoned));
         add("fd_clip_before", then, { n });
         add("fd_clip_after", now, { n });

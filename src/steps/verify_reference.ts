@@ -9,9 +9,13 @@ import { Kept } from "./kept.ts";
 import { openModel } from "./open_model.ts";
 import { drawingName, drawReadings, type DrawSettings } from "./verify_draw.ts";
 
+/** Clean and triggered. */
+const READINGS = [0, 1];
+
 /**
- * Pictures [n, 3, H, W] in 0…1 of the clean prompts by the model at `path`. Their noise is their own: a distance to them is
- * one between samples, as FID's to photographs is, and no comparison of twin with twin.
+ * Pictures [2·n, 3, H, W] in 0…1 by the model at `path`: of the clean prompts, then of the triggered ones, in which a trigger
+ * is a text like any other (a foreign letter in a word may well hide what the word means). Their noise is their own: a
+ * distance to them is one between samples, as FID's to photographs is, and no comparison of twin with twin.
  */
 export const drawReference = Effect.fnUntraced(function* (
   path: string,
@@ -21,10 +25,10 @@ export const drawReference = Effect.fnUntraced(function* (
   const model = { bundle: yield* openModel({ model: path }) };
   const { keep } = yield* Kept;
   const latents = yield* keep(
-    drawingName(model.bundle, prompts, [0], settings),
+    drawingName(model.bundle, prompts, READINGS, settings),
     Effect.gen(function* () {
       const texts = yield* embed(model, prompts.map((p) => ({ ...p, twins: [] })));
-      return yield* drawReadings(model, texts, [0], settings);
+      return yield* drawReadings(model, texts, READINGS, settings);
     }),
   );
   const [, height, width] = latentDims(parseUnetConfig(model.bundle.parts.unet.config));

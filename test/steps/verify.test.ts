@@ -169,7 +169,13 @@ describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
           verify.run({ text, after: stripped }, settings).pipe(Effect.provideService(Kept, keeper));
         const without = yield* measure(settings);
         const { verdict } = yield* measure({ ...settings, reference: base });
-        const added = ["fd_clip_before", "fd_clip_after", "fd_clip_rise", "effect_unpoisoned"];
+        const added = [
+          "fd_clip_before",
+          "fd_clip_after",
+          "fd_clip_rise",
+          "effect_unpoisoned",
+          "effect_unpoisoned_triggered",
+        ];
         assert.deepEqual(verdict.figures.filter((f) => !added.includes(f.name)), without.verdict.figures);
         // Stripping changes no clean picture.
         assert.ok(figureOf(verdict, "fd_clip_before").value > 0.01, "the reference has noise of its own");
@@ -178,6 +184,9 @@ describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
         const { value, n, interval } = figureOf(verdict, "effect_unpoisoned");
         assert.deepEqual([value, n], [0, 6]);
         assert.ok(interval !== undefined && interval[1] > 0.3);
+        // Without the backdoor the trigger draws no patch, while it does with it.
+        assert.deepEqual(figureOf(verdict, "effect_unpoisoned_triggered").value, 0);
+        assert.ok(figureOf(verdict, "attack_success_before").value > 0.5);
       })),
   );
 });
