@@ -36,6 +36,10 @@ const number = (value: number | undefined): string => value === undefined ? NONE
 const signed = (figure: Figure | undefined): string =>
   figure === undefined ? NONE : figure.value > 0 ? `+${percent(figure.value)}` : percent(figure.value);
 
+/** `95 % (100 %)` */
+const kept = (after: Figure | undefined, before: Figure | undefined): string =>
+  after === undefined || before === undefined ? NONE : `${percent(after.value)} (${percent(before.value)})`;
+
 const curesOf = (cells: readonly Pooled[]): string[] => [...new Set(cells.map((c) => c.cure))];
 
 /** For each attack, a cell of each cure. */
@@ -61,6 +65,7 @@ const headline = (rows: readonly Row[]): string => {
       "success before",
       "after (95 %)",
       "without a backdoor",
+      "target kept (before)",
       "trigger removal",
       "CLIP score lost",
       "FD-CLIP rise",
@@ -78,6 +83,7 @@ const headline = (rows: readonly Row[]): string => {
         share(get("attack_success_before")),
         rate(get("attack_success")),
         share(widest(all.filter((c) => c.attack === cell.attack), "effect_unpoisoned_triggered")),
+        kept(get("target_kept"), get("target_kept_before")),
         share(get("trigger_removal")),
         signed(get("clip_drop")).replace("+", ""),
         signed(get("fd_clip_rise")),
