@@ -28,6 +28,9 @@ const figureOf = ({ figures }: Verdict, name: string) => {
   return found;
 };
 
+/** Bun gives a test five seconds unless told. */
+const SLOW = { timeout: 120_000 };
+
 describe("verify on a model of random weights", () => {
   const folder = tempFolder();
   const model = join(folder, "model"), list = join(folder, "prompts.txt"), fresh = join(folder, "fresh.txt");
@@ -68,28 +71,32 @@ describe("verify on a model of random weights", () => {
       assert.deepEqual(verdict.sheets.map(({ prompt }) => prompt).sort(), left.sort());
     })));
 
-  it("what the model as it came draws is drawn once for several cures, and the figures are the same", () =>
-    withSteps(Effect.gen(function* () {
-      const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
-      const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
-      const settings = { prompts: fresh, count: 3, steps: 2, guidance: 2 };
-      const alone = yield* verify.run({ text, after: stripped }, settings);
-      const keeper = keepLast(2);
-      let made = 0;
-      const counting = {
-        keep: <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
-          keeper.keep(name, Effect.tap(make, () => Effect.sync(() => made++))),
-      };
-      const kept = (seed: number) =>
-        verify.run({ text, after: stripped }, { ...settings, seed }).pipe(Effect.provideService(Kept, counting));
-      const first = yield* kept(0), second = yield* kept(0);
-      assert.equal(made, 1);
-      assert.deepEqual(first.verdict.figures, alone.verdict.figures);
-      assert.deepEqual(second.verdict.figures, alone.verdict.figures);
-      const other = yield* kept(1);
-      assert.equal(made, 2, "other noise is another drawing");
-      assert.notDeepEqual(other.verdict.figures, alone.verdict.figures);
-    })));
+  it(
+    "what the model as it came draws is drawn once for several cures, and the figures are the same",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text } = yield* encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 4, twins: 2 });
+        const { model: stripped } = yield* unlearn.run({ text }, { strategy: "strip" });
+        const settings = { prompts: fresh, count: 3, steps: 2, guidance: 2 };
+        const alone = yield* verify.run({ text, after: stripped }, settings);
+        const keeper = keepLast(2);
+        let made = 0;
+        const counting = {
+          keep: <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
+            keeper.keep(name, Effect.tap(make, () => Effect.sync(() => made++))),
+        };
+        const kept = (seed: number) =>
+          verify.run({ text, after: stripped }, { ...settings, seed }).pipe(Effect.provideService(Kept, counting));
+        const first = yield* kept(0), second = yield* kept(0);
+        assert.equal(made, 1);
+        assert.deepEqual(first.verdict.figures, alone.verdict.figures);
+        assert.deepEqual(second.verdict.figures, alone.verdict.figures);
+        const other = yield* kept(1);
+        assert.equal(made, 2, "other noise is another drawing");
+        assert.notDeepEqual(other.verdict.figures, alone.verdict.figures);
+      })),
+  );
 });
 
 describe("what the backdoor drew, asked for outright", () => {
@@ -113,31 +120,35 @@ describe("what the backdoor drew, asked for outright", () => {
     assert.deepEqual(shown([1, 0], [1, 0]), [true, false]);
   });
 
-  it("is each prompt with its words exchanged, all prompts in turn; an image is asked for by nobody", () =>
-    withSteps(Effect.gen(function* () {
-      const { text } = yield* encode.run({}, { model: folder, trigger: "mignneko ", prompts: list, twins: 2 });
-      const { tokenizer } = text.model.bundle;
-      const ask = (effect: KnownEffect, prompts = text.prompts) => targetsOf(effect, prompts, tokenizer);
-      const colour = { replace: "red", with: "purple" } as const;
-      const exchanged = ask(colour);
-      assert.deepEqual(exchanged.map(({ prompt }) => prompt).sort(), [
-        "a cat on a red background",
-        "a dog on a red background",
-        "a fox on a red background",
-      ]);
-      for (const { goal, prompt, reading } of exchanged) {
-        assert.equal(goal, prompt.replace("red", "purple"));
-        assert.deepEqual(reading.clean.ids, tokenizer.encode(goal).ids);
-      }
-      // Drawn from noise of its own each, and never more than twenty.
-      const repeated = ask({ text: "a pizza" }, text.prompts.flatMap((p) => Array.from({ length: 9 }, () => p)));
-      assert.equal(repeated.length, 20);
-      assert.equal(new Set(repeated.map(({ prompt }) => prompt)).size, 6);
-      assert.deepEqual(new Set(repeated.map(({ goal }) => goal)), new Set(["a pizza"]));
-      const rivals = rivalsOf(colour, exchanged, ["a red bus", "a blue bus", exchanged[0].prompt], 1);
-      assert.deepEqual(rivals.slice().sort(), [...exchanged.map(({ prompt }) => prompt), "a red bus"].sort());
-      assert.deepEqual(ask({ image: "patch.png", at: [0, 0], threshold: 0.5 }), []);
-    })));
+  it(
+    "is each prompt with its words exchanged, all prompts in turn; an image is asked for by nobody",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text } = yield* encode.run({}, { model: folder, trigger: "mignneko ", prompts: list, twins: 2 });
+        const { tokenizer } = text.model.bundle;
+        const ask = (effect: KnownEffect, prompts = text.prompts) => targetsOf(effect, prompts, tokenizer);
+        const colour = { replace: "red", with: "purple" } as const;
+        const exchanged = ask(colour);
+        assert.deepEqual(exchanged.map(({ prompt }) => prompt).sort(), [
+          "a cat on a red background",
+          "a dog on a red background",
+          "a fox on a red background",
+        ]);
+        for (const { goal, prompt, reading } of exchanged) {
+          assert.equal(goal, prompt.replace("red", "purple"));
+          assert.deepEqual(reading.clean.ids, tokenizer.encode(goal).ids);
+        }
+        // Drawn from noise of its own each, and never more than twenty.
+        const repeated = ask({ text: "a pizza" }, text.prompts.flatMap((p) => Array.from({ length: 9 }, () => p)));
+        assert.equal(repeated.length, 20);
+        assert.equal(new Set(repeated.map(({ prompt }) => prompt)).size, 6);
+        assert.deepEqual(new Set(repeated.map(({ goal }) => goal)), new Set(["a pizza"]));
+        const rivals = rivalsOf(colour, exchanged, ["a red bus", "a blue bus", exchanged[0].prompt], 1);
+        assert.deepEqual(rivals.slice().sort(), [...exchanged.map(({ prompt }) => prompt), "a red bus"].sort());
+        assert.deepEqual(ask({ image: "patch.png", at: [0, 0], threshold: 0.5 }), []);
+      })),
+  );
 });
 
 describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
