@@ -188,6 +188,7 @@ const BOUNDS = [["attack_success", 0.01], ["clip_drop", 0.005], ["fd_clip_rise",
 /** Whether `auto` keeps the bounds, and which other cures are no worse in all of these figures and better in one. */
 const bounds = (rows: readonly Row[]): string => {
   const cells = pool(rows);
+  const of = (attack: string) => cells.filter((cell) => cell.attack === attack);
   const valuesOf = (cell: Pooled) => BOUNDS.map(([name]) => pooledFigure(cell, name)?.value ?? NaN);
   const better = (a: Pooled, b: Pooled) => {
     const [left, right] = [valuesOf(a), valuesOf(b)];
@@ -205,9 +206,19 @@ const bounds = (rows: readonly Row[]): string => {
       cell.attack,
       ...BOUNDS.map(([name, most]) => {
         const value = pooledFigure(cell, name)?.value;
-        return value === undefined ? NONE : `${value <= most ? "kept" : "missed"}: ${percent(value)}`;
+        if (value === undefined) return NONE;
+        // Below what is found where no backdoor is nothing can be told.
+        const floor = name === "attack_success"
+          ? widest(of(cell.attack), "effect_unpoisoned_triggered")?.value
+          : undefined;
+        const said = value <= most
+          ? "kept"
+          : floor !== undefined && value <= floor
+          ? "as without a backdoor"
+          : "missed";
+        return `${said}: ${percent(value)}`;
       }),
-      cells.filter((other) => other.attack === cell.attack && better(other, cell)).map(({ cure }) => cure).join(", ") ||
+      of(cell.attack).filter((other) => better(other, cell)).map(({ cure }) => cure).join(", ") ||
       "none",
     ]),
   );
