@@ -71,7 +71,7 @@ describe("tables", () => {
 
   it("what is left is told from what is found without a backdoor", () => {
     const found = (value: number): Row =>
-      row("strip", 0, 0, 50, { figures: [{ name: "effect_unpoisoned_triggered", value, n: 50 }] });
+      row("blend", 0, 0, 50, { figures: [{ name: "effect_unpoisoned_triggered", value, n: 50 }] });
     const told = (value: number) => TABLES.bounds([...rows, found(value)]).split("\n")[2];
     assert.match(told(0.05), /as without a backdoor: 2\.0/);
     assert.match(told(0.01), /missed: 2\.0/);
