@@ -73,8 +73,8 @@ describe("tables", () => {
     const found = (value: number): Row =>
       row("blend", 0, 0, 50, { figures: [{ name: "effect_unpoisoned_triggered", value, n: 50 }] });
     const told = (value: number) => TABLES.bounds([...rows, found(value)]).split("\n")[2];
-    assert.match(told(0.05), /as without a backdoor: 2\.0/);
-    assert.match(told(0.01), /missed: 2\.0/);
+    assert.match(told(0.06), /as without a backdoor: 2\.0/);
+    assert.match(told(0), /missed: 2\.0/);
   });
 
   it("a cure that is no worse in success, CLIP score and FD-CLIP, and better in one, is named", () => {
