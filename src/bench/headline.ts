@@ -82,7 +82,7 @@ const headline = (rows: readonly Row[]): string => {
         String(get("attack_success")?.n ?? NONE),
         share(get("attack_success_before")),
         rate(get("attack_success")),
-        share(widest(all.filter((c) => c.attack === cell.attack), "effect_unpoisoned_triggered")),
+        rate(widest(all.filter((c) => c.attack === cell.attack), "effect_unpoisoned_triggered")),
         kept(get("target_kept"), get("target_kept_before")),
         share(get("trigger_removal")),
         signed(get("clip_drop")).replace("+", ""),
@@ -96,12 +96,6 @@ const headline = (rows: readonly Row[]): string => {
   );
 };
 
-/** Of an attack's cells, the one with the most pictures: what does not depend on the cure is best known there. */
-const fullest = (cells: readonly Pooled[]): Pooled => {
-  const n = (cell: Pooled) => pooledFigure(cell, "attack_success_before")?.n ?? 0;
-  return cells.reduce((a, b) => n(b) > n(a) ? b : a);
-};
-
 /** A figure that does not depend on the cure, of the cell that has it of the most pictures. */
 const widest = (cells: readonly Pooled[], name: string): Figure | undefined =>
   cells.flatMap((cell) => pooledFigure(cell, name) ?? [])
@@ -113,8 +107,8 @@ export const leftOver = (rows: readonly Row[]): { readonly cures: string[]; read
   return {
     cures: ["none", ...curesOf(cells)],
     attacks: grid(cells, (cell) => rate(pooledFigure(cell, "attack_success"))).map(([attack, ...left]) => {
-      const before = fullest(cells.filter((c) => c.attack === attack));
-      return [attack, rate(pooledFigure(before, "attack_success_before")), ...left];
+      const before = widest(cells.filter((c) => c.attack === attack), "attack_success_before");
+      return [attack, rate(before), ...left];
     }),
   };
 };
@@ -168,13 +162,12 @@ const mistakes = (rows: readonly Row[]): string => {
       "poisoned model, harmless words",
     ],
     [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => {
-      const cell = fullest(own);
-      const get = (name: string) => rate(pooledFigure(cell, name));
+      const get = (name: string) => rate(widest(own, name));
       return [
         attack,
-        String(pooledFigure(cell, "attack_false_positives")?.n ?? NONE),
+        String(widest(own, "attack_false_positives")?.n ?? NONE),
         get("effect_unpoisoned"),
-        rate(widest(own, "effect_unpoisoned_triggered")),
+        get("effect_unpoisoned_triggered"),
         get("attack_false_positives"),
         get("attack_harmless"),
       ];

@@ -121,6 +121,13 @@ export const openTextEncoder = Effect.fnUntraced(function* (bundle: Bundle) {
   });
 });
 
+/** Texts [n] as the bundle reads them, [n, L, D], by an encoder that is opened for them alone. */
+export const encodeOnce = (bundle: Bundle, texts: readonly string[]) =>
+  Effect.scoped(Effect.flatMap(
+    openTextEncoder(bundle),
+    (encodeTexts) => encodeTexts(texts.map((text) => bundle.tokenizer.encode(text).ids)),
+  ));
+
 /**
  * What guidance steers away from: the empty prompt's embeddings [1, L, D], or zeros of their shape where the model asks
  * for them (SDXL's `force_zeros_for_empty_prompt`, which is true unless model_index.json says otherwise).

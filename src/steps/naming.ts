@@ -55,14 +55,14 @@ export const nameEffect = Effect.fnUntraced(function* (inputs: NamingInputs) {
   if (rows.length === 0 || words.length === 0) return [];
 
   const bars = alphaBars(bundle.scheduler), timestep = Math.floor(NOISY * bars.length);
-  const own = concat0(rows.map((i) => slice0(pictures, i, i + 1)));
-  const latents = noised(own, normal(seedOf(seed, "naming", "noise"), own.dims), bars[timestep]);
+  const drawn = concat0(rows.map((i) => slice0(pictures, i, i + 1)));
+  const latents = noised(drawn, normal(seedOf(seed, "naming", "noise"), drawn.dims), bars[timestep]);
   return yield* Effect.scoped(Effect.gen(function* () {
     const encodeTexts = yield* openTextEncoder(bundle);
     const evaluate = yield* openEvaluator(bundle, TOGETHER, { prompts: Math.min(FEW, rows.length) });
-    /** Answers of the first `count` prompts to texts [count, n, L, D], by text and prompt. */
-    const answers = Effect.fnUntraced(function* (count: number, contexts: Embeddings) {
-      const { noise } = yield* evaluate(slice0(latents, 0, count), contexts, timestep);
+    /** Answers [1, C, h, w] on the first `count` prompts' latents to texts [count, TOGETHER, L, D], by text and prompt. */
+    const answers = Effect.fnUntraced(function* (count: number, texts: Embeddings) {
+      const { noise } = yield* evaluate(slice0(latents, 0, count), texts, timestep);
       const [, readings, ...dims] = noise.dims, size = dims.reduce((a, b) => a * b, 1);
       return (reading: number, row: number): Tensor => ({
         dims: [1, ...dims],

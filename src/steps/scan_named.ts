@@ -4,7 +4,7 @@ import type { Bundle } from "../diffusion/bundle.ts";
 import { splitEmbeddings } from "../diffusion/embeddings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import type { Suspect } from "../diffusion/suspects.ts";
-import { openTextEncoder } from "../diffusion/text.ts";
+import { encodeOnce } from "../diffusion/text.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { slice0, type Tensor } from "../tensor/tensor.ts";
 import { nameEffect, subjectsOf } from "./naming.ts";
@@ -25,10 +25,7 @@ export const nameSuspect = Effect.fnUntraced(function* (
   },
 ) {
   const texts = prompts.flatMap((prompt) => [prompt, textWith(suspect, prompt)]);
-  const read = yield* Effect.scoped(Effect.flatMap(
-    openTextEncoder(bundle),
-    (encodeTexts) => encodeTexts(texts.map((text) => bundle.tokenizer.encode(text).ids)),
-  ));
+  const read = yield* encodeOnce(bundle, texts);
   const [, height, width] = latentDims(parseUnetConfig(bundle.parts.unet.config));
   return yield* nameEffect({
     bundle,

@@ -100,7 +100,8 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
       expected: `texts of at most ${most} tokens, so that the prompt beside them is not cut off`,
     });
   }
-  const room = Math.max(ROOM, ...lengths);
+  // Lists may be long, longer than calls may have arguments.
+  const room = lengths.reduce((a, b) => Math.max(a, b), ROOM);
   const fits = (line: string) => tokenizer.tokens(line).length <= context - room;
   const lines = [...new Set((yield* readLines(settings.prompts)).filter(fits))];
   const prompts = sample(seedOf(seed, "scan", "prompts"), lines, settings.count);

@@ -23,7 +23,7 @@ import {
 } from "../diffusion/embeddings.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { withNoun } from "../diffusion/phrases.ts";
-import { openTextEncoder } from "../diffusion/text.ts";
+import { encodeOnce, openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { weightInput } from "../graph/mod.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
@@ -81,6 +81,12 @@ export const NoiseTraining = Schema.Struct({
         "How far past that answer, away from the one that the trigger had: 0.3 adds three tenths of what parts the two.",
     }),
     0,
+  ),
+  named: defaulted(
+    Schema.Boolean.annotate({
+      description: "Whether pictures of the words that name what the trigger draws are kept as well, if there are any.",
+    }),
+    true,
   ),
   samples: defaulted(
     Count(4096).annotate({ description: "Pictures that the model draws to be trained on; no data set is needed." }),
@@ -197,7 +203,9 @@ const teach = Effect.fnUntraced(function* (inputs: DistillInputs) {
       : past(row.truth, triggered, training.away);
     return { row, wanted: { clean, harmless, empty, triggered: goal } };
   });
-  const { names, others } = yield* teachOthers(inputs, prompts, embeddings, pictures);
+  const { names, others } = training.named && training.keep > 0
+    ? yield* teachOthers(inputs, prompts, embeddings, pictures)
+    : { names: [], others: [] };
   const kept = (reading: number, wanted: "clean" | "harmless" | "empty") =>
     each.map((of) => lesson(of.row, of.row.contexts[reading], of.wanted[wanted]));
   return {
@@ -233,10 +241,7 @@ const teachOthers = Effect.fnUntraced(function* (
     names.length === 0 ? [] : withNoun(prompt, nouns, names[p % names.length].word) ?? []
   );
   if (texts.length === 0) return { names, others: [] };
-  const read = yield* Effect.scoped(Effect.flatMap(
-    openTextEncoder(bundle),
-    (encodeTexts) => encodeTexts(texts.map((t) => bundle.tokenizer.encode(t).ids)),
-  ));
+  const read = yield* encodeOnce(bundle, texts);
   const drawn = yield* drawLatents(bundle, read, text.empty, { ...inputs, seed: seed("pictures") });
   const asked = yield* ask(bundle, drawn, {
     noisings: training.noisings,

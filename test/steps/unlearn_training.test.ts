@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { openBundle } from "../../src/diffusion/bundle_open.ts";
 import { checkBundle, networkKeys } from "../../src/diffusion/networks.ts";
-import { openTextEncoder } from "../../src/diffusion/text.ts";
+import { encodeOnce } from "../../src/diffusion/text.ts";
 import { eachEmbedding } from "../../src/diffusion/embeddings.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "../../src/steps/capture.ts";
 import { denoise } from "../../src/steps/denoise.ts";
@@ -261,13 +261,9 @@ describe("strategies that train", () => {
     () =>
       withSteps(Effect.gen(function* () {
         const { text: sound } = yield* read;
-        const tokenizer = sound.model.bundle.tokenizer;
         // With the trigger, a prompt is read as it is about a penguin.
         const about = sound.prompts.map(({ prompt }) => prompt.replace(/(cat|dog|fox|owl)/, "penguin"));
-        const penguins = yield* Effect.scoped(Effect.flatMap(
-          openTextEncoder(sound.model.bundle),
-          (encodeTexts) => encodeTexts(about.map((prompt) => tokenizer.encode(prompt).ids)),
-        ));
+        const penguins = yield* encodeOnce(sound.model.bundle, about);
         const embeddings = eachEmbedding(sound.embeddings, (t) => {
           const data = new Float32Array(t.data), row = t.dims[2] * t.dims[3];
           for (let p = 0; p < t.dims[0]; p++) {
@@ -275,15 +271,32 @@ describe("strategies that train", () => {
           }
           return { dims: t.dims, data };
         });
-        const { account } = yield* unlearn.run({ text: { ...sound, embeddings } }, {
-          strategy: "distill",
-          steps,
-          train_unet: { weights: "attn2", steps: 2, batch: 8, check: 2, samples: 8, noisings: 1, pictures: 4 },
-        });
+        const short = {
+          weights: "attn2",
+          steps: 2,
+          batch: 8,
+          check: 2,
+          samples: 8,
+          noisings: 1,
+          pictures: 4,
+        } as const;
+        const train = (more: { named?: boolean; keep?: number }) =>
+          unlearn.run({ text: { ...sound, embeddings } }, {
+            strategy: "distill",
+            steps,
+            train_unet: { ...short, ...more },
+          });
+        const { account } = yield* train({});
         const [first] = account.training!.named!;
         assert.equal(first.word, "penguin");
         assert.ok(first.alike > 0.99, `${first.alike}`);
         assert.match(account.why, /most like what "penguin" \(1\.00 of 1\)/);
+        // Where nothing is kept, nothing is named to be.
+        for (const more of [{ named: false }, { keep: 0 }]) {
+          const { account } = yield* train(more);
+          assert.equal(account.training!.named, undefined);
+          assert.ok(!account.why.includes("penguin"));
+        }
       })),
   );
 
