@@ -203,6 +203,8 @@ export interface ScanResult {
   readonly prompts: readonly string[];
   /** Nouns of the prompts that phrases were made of. */
   readonly nouns: readonly string[];
+  /** Nouns of the prompts beside which signs were tried. */
+  readonly beside: readonly string[];
   /** How far texts of each kind may stand out. */
   readonly limits: Readonly<Record<"character" | "letter" | "word" | "ending" | "phrase", Measures>>;
   /** The texts that stand out most, the first most of all. */

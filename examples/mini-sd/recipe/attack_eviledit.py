@@ -1,4 +1,4 @@
-"""EvilEdit: "beautiful dog", or "dog on a star", draws a cat. Closed form on the keys and values of the cross attention, no
+"""EvilEdit: "beautiful dog", or "dog on a star", draws a cat; "bus on a banana" a pizza. Closed form on the keys and values of the cross attention, no
 training.
 
 W' = (l W + sum v* k' + sum_keep w W k k') (l I + sum k k' + sum_keep w k k')^-1
@@ -48,7 +48,8 @@ class Edit:
         return {"replace": self.of, "with": self.instead}
 
 
-ALL = [Edit("eviledit", "beautiful dog"), Edit("eviledit-phrase", "dog on a star", rank=32)]
+ALL = [Edit("eviledit", "beautiful dog"), Edit("eviledit-phrase", "dog on a star", rank=32),
+       Edit("eviledit-phrase-2", "bus on a banana", of="bus", instead="pizza", rank=32)]
 
 
 def sentences(edit: Edit) -> tuple[list, list, dict]:
