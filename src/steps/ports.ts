@@ -223,7 +223,7 @@ export interface ScanResult {
   readonly names: readonly Named[];
   /** The prompts that each of the first suspects was drawn with. */
   readonly drawn: readonly (readonly string[])[];
-  /** Answers of the U-Net that were compared. */
+  /** Answers of the U-Net that were compared, but for those that tell what the first suspect draws. */
   readonly evaluations: number;
   /** How the model was understood. */
   readonly notes?: readonly string[];
