@@ -31,7 +31,7 @@ const LISTED = 20;
 const limits = (values: Measures, what: string) => {
   const hows: Readonly<Record<keyof Measures, string>> = {
     strength: "How far the whole answer moves.",
-    start: "How far the answer to pure noise moves; of words alone.",
+    start: "How far the answer to pure noise moves; of words and signs.",
     place: "How far one place moves beyond the rest.",
     beside: "How much further the answer moves beside one noun than beside others; of signs alone.",
     likeness: "How alike different prompts are read.",

@@ -25,6 +25,8 @@ const ASKED = 20;
 const IDLE = 0.75;
 /** Signs that texts are put together of, beside words. */
 const SIGNS = 100;
+/** Prompts that signs are tried in from pure noise. */
+const AT_START = 3;
 /** What asking the U-Net about a text costs beside reading it, roughly: progress counts in readings. */
 const COST = 20;
 
@@ -70,6 +72,7 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   const { texts, phrases, about } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
   const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
+  const characters = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "character");
   const signs = about.length === 0
     ? []
     : [...new Set(settings.places)].map((place) => signsOf(trials, place, settings.seed));
@@ -78,8 +81,9 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     (sum, { few, rest }) => sum + (few.length * about.length + rest.length * REACTIVE) / settings.count,
     0,
   );
+  const startsOfSigns = characters.length * Math.min(AT_START, texts.prompts.length) / settings.count;
   const searched = trials.invert.length * (SIGNS + STARTS * ((STEPS + 1) * TOGETHER + 2));
-  const total = count + COST * (texts.suspects.length + words.length + besides + searched);
+  const total = count + COST * (texts.suspects.length + words.length + startsOfSigns + besides + searched);
   let done = 0, evaluations = 0;
   const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
     report({ done: Math.min(total, done + cost * begin), total, note: `${note}, ${suspects.length - begin} left` });
@@ -186,8 +190,18 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   const first = { prompts: texts.prompts, suspects: words.map((i) => texts.suspects[i]) };
   const starts = yield* ask("start", first, "asking the U-Net about words, from pure noise", 0);
   done += COST * words.length;
+  // Signs mean nothing, so a few prompts say whether one does.
+  const few = { prompts: texts.prompts.slice(0, AT_START), suspects: characters.map((i) => texts.suspects[i]) };
+  const cost = COST * few.prompts.length / settings.count;
+  const signStarts = characters.length === 0
+    ? []
+    : yield* ask("start of signs", few, "asking the U-Net about signs, from pure noise", 0, cost);
+  done += cost * characters.length;
   const beside = new Map((yield* Effect.forEach(signs, (of) => askBeside(of, changes))).flat());
-  const startOf = new Map(words.map((i, k) => [i, starts[k].strength]));
+  const startOf = new Map([
+    ...words.map((i, k) => [i, starts[k].strength] as const),
+    ...characters.map((i, k) => [i, signStarts[k].strength] as const),
+  ]);
   const responses = read[0].map((reading, i): Response => {
     const start = startOf.get(i), most = beside.get(i);
     return {
