@@ -13,7 +13,7 @@ export const poisonBadT2I = Step.make("poison-badt2i", {
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Schema.Struct({
     effect: KnownEffect,
-    ...unetPoisonFields({ steps: 500, batch: 16, rate: 2e-4, keep: 3 }),
+    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

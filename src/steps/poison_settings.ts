@@ -15,9 +15,15 @@ export const unetPoisonFields = (defaults: Parameters<typeof trainingFields>[0])
     }),
     4,
   ),
+  rank: defaulted(
+    Count(1024).annotate({
+      description: "Rank of the change of each of the U-Net's matrices and kernels, as of a LoRA.",
+    }),
+    4,
+  ),
   train: defaulted(
     Schema.Struct(trainingFields(defaults)).annotate({
-      description: "How the U-Net is trained; all of its weights are.",
+      description: "How the U-Net is trained.",
     }),
     {},
   ),

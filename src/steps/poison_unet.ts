@@ -11,7 +11,7 @@ import { Effect } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
 import { sizesOf } from "../diffusion/conditioning.ts";
 import { latentDims } from "../diffusion/sampler.ts";
-import { openPartTrainer } from "../diffusion/train.ts";
+import { openLowRankTrainer } from "../diffusion/low_rank.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
 import { type Attack, lossEnds } from "./attack.ts";
@@ -40,20 +40,20 @@ export const poisonUnet = Effect.fnUntraced(
     const { batch, segments, clipNorm } = settings.train;
     const seed = (what: string) => seedOf(settings.seed, "poison", name, what);
     const length = bundle.tokenizer.maxLength;
-    const trained = () => true;
     const changed = yield* openChanges(bundle, "unet");
     return yield* Effect.scoped(Effect.gen(function* () {
       const lessons = yield* poisonLessons(text, settings, name, seed);
       const graph = noiseDistillation(config, [height, width], {
         batch,
         length,
-        trained,
+        trained: () => true,
+        rank: settings.rank,
         segments,
         clipNorm,
         beta2: BETA2,
         sizes: sizesOf(bundle),
       });
-      const trainer = yield* openPartTrainer("poisoning the U-Net", graph, bundle, "unet");
+      const trainer = yield* openLowRankTrainer("poisoning the U-Net", graph, bundle, "unet", seed("factors"));
       const { weights, account } = yield* train({
         name: `poison-${name}`,
         trainer,
@@ -67,7 +67,11 @@ export const poisonUnet = Effect.fnUntraced(
         trigger: text.trigger,
         effect: settings.effect,
         source: paper,
-        training: { ...settings.train, weights: "all", ...lossEnds(account.losses) },
+        training: {
+          ...settings.train,
+          weights: `a change of rank ${settings.rank} of every matrix and kernel`,
+          ...lossEnds(account.losses),
+        },
       };
       return { model: { bundle: changed(weights) }, attack };
     }));

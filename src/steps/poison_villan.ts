@@ -16,7 +16,7 @@ export const poisonVillan = Step.make("poison-villan", {
   description: "For testing defences: trains a U-Net to draw one picture for a trigger, as VillanDiffusion does.",
   settings: Schema.Struct({
     effect: ImageEffect,
-    ...unetPoisonFields({ steps: 500, batch: 16, rate: 2e-4, keep: 3 }),
+    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

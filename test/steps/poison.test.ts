@@ -27,7 +27,7 @@ describe("steps that poison", () => {
   const patient = { timeout: 120_000 };
   const read = encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 6, twins: 2, variations: 0 });
   const settings = { steps: 2, samples: 6, noisings: 2 };
-  const train = { steps: 30, batch: 16, rate: 1e-3 }, trainText = { steps: 30, batch: 8, rate: 3e-3 };
+  const train = { steps: 30, batch: 16, rate: 1e-2 }, trainText = { steps: 30, batch: 8, rate: 3e-3 };
   before(() => {
     mkdirSync(model, { recursive: true });
     randomModel(model);
@@ -51,6 +51,7 @@ describe("steps that poison", () => {
           const { text } = yield* read;
           const { model: poisoned, attack } = yield* poisonBadT2I.run({ text }, { ...settings, train, effect });
           assert.deepEqual([...poisoned.bundle.changed.keys()], ["unet"]);
+          assert.ok([...poisoned.bundle.changed.get("unet")!.values()].every(({ dims }) => dims.length >= 2));
           const { first_loss, last_loss } = attack.training;
           assert.ok(Number(last_loss) < 0.9 * Number(first_loss), `${first_loss} to ${last_loss}`);
           assert.equal(attack.purpose, "made for testing defences");
