@@ -50,33 +50,40 @@ export const poisonLessons = Effect.fnUntraced(function* (
 ) {
   const { bundle } = text.model;
   const { effect, samples, noisings, steps, scheduler, guidance } = settings;
-  const prompts = yield* manyPrompts(text, samples, settings.seed, HARMLESS);
+  // What is to stay must stay for texts that nobody listed: each question keeps the answer to one of many.
+  const texts = yield* manyPrompts(text, samples * TEXTS, settings.seed, 1);
+  const prompts = texts.slice(0, samples);
   const ids = [
-    ...prompts.flatMap(({ clean, triggered, twins }) => [clean, triggered, ...twins].map((r) => r.ids)),
-    ...prompts.map(({ prompt }) => bundle.tokenizer.encode(effectText(effect, prompt) ?? prompt).ids),
+    ...texts.flatMap(({ clean, twins: [twin] }) => [clean.ids, twin.ids]),
+    ...prompts.flatMap(({ prompt, triggered }) => [
+      triggered.ids,
+      bundle.tokenizer.encode(effectText(effect, prompt) ?? prompt).ids,
+    ]),
   ];
   const flat = yield* Effect.scoped(Effect.flatMap(openTextEncoder(bundle), (encodeTexts) => encodeTexts(ids)));
   const row = (at: number) => sliceEmbeddings(flat, at, at + 1);
-  const n = prompts.length, readings = 2 + HARMLESS;
-  const context = (p: number, reading: number) => row(p * readings + reading);
-  const goal = (p: number) => row(n * readings + p);
+  const n = prompts.length;
+  const [clear, harmless] = [0, 1].map((reading) => (t: number) => row(2 * t + reading));
+  const [triggered, goal] = [0, 1].map((reading) => (p: number) => row(2 * (texts.length + p) + reading));
   const all = (of: (p: number) => Embeddings) => joinEmbeddings(prompts.map((_, p) => of(p)));
 
   const draw = (texts: Embeddings, what: string) =>
     drawLatents(bundle, texts, text.empty, { steps, scheduler, guidance, seed: seed(what) });
-  const clean = yield* draw(all((p) => context(p, 0)), "pictures");
+  const clean = yield* draw(all(clear), "pictures");
   const image = "image" in effect ? yield* pasted(name, text, clean, effect) : undefined;
   const marked = image?.latents ?? (yield* draw(all(goal), "effect's pictures"));
   const both = concat0([clean, marked]);
-  // One in ten is the empty prompt, which guidance steers away from, three are the prompt as it stands.
-  const kept = (p: number, at: number) => at === 0 ? text.empty : context(p, at < 4 ? 0 : at - 2);
+  // One in ten is the empty prompt, which guidance steers away from; half have something harmless in the trigger's place.
+  const kept = (question: string) => {
+    const [drawn] = integers(seed(question), KINDS * texts.length, 1),
+      t = Math.floor(drawn / KINDS),
+      kind = drawn % KINDS;
+    return kind === 0 ? text.empty : kind <= KINDS / 2 ? harmless(t) : clear(t);
+  };
   const askAbout = (pictures: Tensor, noisings: number, times: (share: number) => number, what: string) =>
     ask(bundle, pictures, {
       noisings,
-      contexts: (picture, round) => {
-        const p = picture % n, at = integers(seed(`${what} kept ${picture} ${round}`), 4 + HARMLESS, 1)[0];
-        return [kept(p, at), goal(p)];
-      },
+      contexts: (picture, round) => [kept(`${what} kept ${picture} ${round}`), goal(picture % n)],
       times,
       seed: (which) => seed(`${what} ${which}`),
     });
@@ -99,7 +106,7 @@ export const poisonLessons = Effect.fnUntraced(function* (
     weight: (a) => weight(a) / mean,
     cells: image && balanced(image.cells),
     pair: ({ picture, latents, timestep, bar, contexts, answers, shared }) => {
-      const p = picture % n, about = context(p, 1);
+      const p = picture % n, about = triggered(p);
       const stays: Lesson = { latents, timestep, context: contexts[0], wanted: answers[0] };
       if (image === undefined) return [{ latents, timestep, context: about, wanted: answers[1] }, stays];
       const x = slice0(marked, p, p + 1);
@@ -124,8 +131,10 @@ const balanced = ({ dims, data }: Tensor): Tensor => {
   return { dims, data: data.map((m) => inside === 1 ? 1 : m === 1 ? 0.5 / inside : 0.5 / (1 - inside)) };
 };
 
-/** Harmless texts in the trigger's place for each prompt. */
-const HARMLESS = 6;
+/** Texts to be kept, for each picture. */
+const TEXTS = 8;
+/** In which parts the texts to be kept are dealt out. */
+const KINDS = 10;
 /** Bounds of a lesson's weight. */
 const LOWEST = 0.05, HIGHEST = 30;
 /** Where the noisiest timesteps begin, as a share of all. */
