@@ -136,6 +136,7 @@ describe("steps that poison", () => {
         const { text } = yield* read;
         const all = {
           ...settings,
+          rank: 4,
           scheduler: "ddim",
           guidance: 4,
           seed: 0,
