@@ -24,6 +24,7 @@ import {
 import { unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { addedOf, pooledInput } from "./conditioning.ts";
+import { factorInputs, type LowRank, lowRankReader } from "./low_rank.ts";
 
 /** What a training step's graph is made of besides the network. */
 export interface Distillation extends Omit<TrainingOptions, "weights"> {
@@ -108,15 +109,22 @@ export const projectedDistillation = (
  * `weight` [B, 1, h, w]; `pooled` [B, Q] where the U-Net takes pooled texts.
  *
  * @param sizes of SDXL alone: see sizesOf
+ * @param rank trains changes of that rank instead of the weights (low_rank.ts); what is `trained` and has no matrix stays
  */
 export const noiseDistillation = (
   config: UnetConfig,
   [height, width]: readonly [number, number],
-  { batch, length, trained, sizes, ...options }: Distillation & { readonly sizes?: Tensor | undefined },
+  { batch, length, trained, sizes, rank, ...options }: Distillation & {
+    readonly sizes?: Tensor | undefined;
+    readonly rank?: number | undefined;
+  },
 ) => {
-  const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) });
+  const graph = new Graph({ weightsAsInputs: (_, key) => rank === undefined && trained(key) });
+  const { read, factors } = rank === undefined
+    ? { read: graph.weights("unet"), factors: new Map() satisfies LowRank }
+    : lowRankReader(graph, "unet", rank, trained);
   const dims = [batch, config.in_channels, height, width];
-  const { noise } = unetCondition(config)(graph.weights("unet"), {
+  const { noise } = unetCondition(config)(read, {
     sample: graph.input("latents", "float32", dims),
     timestep: graph.input("timestep", "float32", [batch]),
     context: graph.input("context", "float32", [batch, length, config.cross_attention_dim]),
@@ -124,6 +132,7 @@ export const noiseDistillation = (
   });
   const wanted = graph.input("wanted", "float32", noise.dims);
   const weight = graph.input("weight", "float32", [batch, 1, height, width]);
-  const state = trainingStep(graph, weightedSquares(noise, wanted, weight), options);
-  return { graph, state } satisfies DistillationGraph;
+  const weights = rank === undefined ? {} : { weights: factorInputs(factors) };
+  const state = trainingStep(graph, weightedSquares(noise, wanted, weight), { ...options, ...weights });
+  return { graph, state, factors } satisfies DistillationGraph & { readonly factors: LowRank };
 };

@@ -11,6 +11,26 @@ import { type PartSource, partWeights, readWeights } from "./weights.ts";
 export type Weights = ReadonlyMap<string, Tensor>;
 
 /**
+ * Opens a trainer of what a graph trains of one part; the part's other weights stay in its file.
+ * @param begin values to begin with, by the names of the graph's inputs
+ */
+export const openGraphTrainer = Effect.fnUntraced(
+  function* (
+    name: string,
+    { graph, state }: DistillationGraph,
+    source: PartSource,
+    part: PartName,
+    begin: Readonly<Record<string, Tensor>>,
+  ) {
+    const { readsFiles } = yield* Runtime;
+    const { external, locate, ...folder } = yield* partWeights(source, part, { files: readsFiles });
+    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
+    const files = external.filter(({ path }) => paths.has(path));
+    return yield* openTrainer({ name, model, external: files, ...folder }, state, begin);
+  },
+);
+
+/**
  * Opens a trainer of one part.
  * @param start values to begin with instead of the part's own, by the network's names.
  * @returns the trainer's steps, the weights as they are by the network's names, and what a step takes in memory.
@@ -27,12 +47,11 @@ export const openPartTrainer = Effect.fnUntraced(
     const keys = state.flatMap((s) => s.role === "weight" ? [s.weight.slice(prefix.length)] : []);
     const own = yield* readWeights(source, part, keys);
     const begin: Weights = new Map(keys.map((key, i) => [key, start.get(key) ?? own[i]]));
-    const { readsFiles } = yield* Runtime;
-    const { external, locate, ...folder } = yield* partWeights(source, part, { files: readsFiles });
-    const { model, paths } = toOnnx(graph, (_, key) => locate(key));
-    const trainer = yield* openTrainer(
-      { name, model, external: external.filter(({ path }) => paths.has(path)), ...folder },
-      state,
+    const trainer = yield* openGraphTrainer(
+      name,
+      { graph, state },
+      source,
+      part,
       Object.fromEntries([...begin].map(([key, value]) => [weightInput(part, key), value])),
     );
     return {

@@ -131,3 +131,14 @@ export const patchMask = (patch: Patch, [h, w]: readonly [number, number], facto
   });
   return { dims: [h, w], data };
 };
+
+/** The cells of a grid [h, w] of `factor` pixels each that the patch touches: 1 there, else 0. */
+export const touched = (patch: Patch, [h, w]: readonly [number, number], factor: number): Tensor => {
+  const [, height, width] = patch.pixels.dims;
+  const [x, y] = patch.at;
+  const data = Float32Array.from({ length: h * w }, (_, i) => {
+    const [row, column] = [Math.floor(i / w) * factor, (i % w) * factor];
+    return row + factor > y && row < y + height && column + factor > x && column < x + width ? 1 : 0;
+  });
+  return { dims: [h, w], data };
+};

@@ -78,6 +78,8 @@ export interface AskOptions {
   readonly noisings: number;
   /** The texts to ask about, as many for every picture; `round` counts the questions. */
   readonly contexts: (picture: number, round: number) => readonly Embeddings[];
+  /** From shares in [0, 1), spread evenly, to shares of the timesteps that are asked about; all alike by default. */
+  readonly times?: (share: number) => number;
   readonly seed: SeedFor;
 }
 
@@ -95,12 +97,13 @@ export const ask = Effect.fnUntraced(function* (bundle: Bundle, pictures: Tensor
   const within = uniform(o.seed("timesteps"), [groups]).data;
   const noise = normal(o.seed("noise"), [questions.length, ...dims]);
   const readings = o.contexts(0, 0).length;
+  const { times = (share) => share } = o;
   return yield* Effect.scoped(Effect.gen(function* () {
     const evaluate = yield* openEvaluator(bundle, readings, { prompts: GROUP });
     const asked: Asked[] = [];
     for (let g = 0; g < groups; g++) {
       yield* report({ done: g, total: groups, note: "asking the model as it came" });
-      const timestep = Math.floor(((shares[g] + within[g]) / groups) * bars.length);
+      const timestep = Math.floor(times((shares[g] + within[g]) / groups) * bars.length);
       const bar = bars[timestep];
       const some = questions.slice(g * GROUP, (g + 1) * GROUP);
       const added = slice0(noise, g * GROUP, g * GROUP + some.length);
@@ -149,6 +152,12 @@ export const truthOf = (
   if (kind === "sample") return clean;
   const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
   return { dims: clean.dims, data: clean.data.map((x, i) => a * noise.data[i] - b * x) };
+};
+
+/** The noise in √ᾱ x₀ + √(1 − ᾱ) ε, if x₀ is what lies under it. */
+export const noiseOver = (noisy: Tensor, x: Tensor, bar: number): Tensor => {
+  const [a, b] = [Math.sqrt(bar), Math.sqrt(1 - bar)];
+  return { dims: x.dims, data: x.data.map((v, i) => (noisy.data[i] - a * v) / b) };
 };
 
 /** How much of an answer's squared error is the picture's: x₀ is (x_t − √(1 − ᾱ) ε)/√ᾱ, or √ᾱ x_t − √(1 − ᾱ) v. */

@@ -2,17 +2,18 @@
 import { Schema } from "effect";
 import { AttackPort } from "./attack.ts";
 import { KnownEffect } from "./effect.ts";
-import { poisonUnet, unetPoisonFields } from "./poison_unet.ts";
+import { unetPoisonFields } from "./poison_settings.ts";
+import { poisonUnet } from "./poison_unet.ts";
 import { ModelPort, TextPort } from "./ports.ts";
 import { given } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const poisonBadT2I = Step.make("poison-badt2i", {
-  version: 2,
+  version: 3,
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Schema.Struct({
     effect: KnownEffect,
-    ...unetPoisonFields({ steps: 600, batch: 24, rate: 2e-4, keep: 1 }),
+    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

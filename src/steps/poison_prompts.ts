@@ -13,6 +13,7 @@ export const manyPrompts = Effect.fnUntraced(function* (
   { model, trigger, prompts }: TextPairs,
   count: number,
   seed: number,
+  twins = TWINS,
 ) {
   const { tokenizer } = model.bundle;
   const own = prompts.map((p) => p.prompt);
@@ -20,7 +21,7 @@ export const manyPrompts = Effect.fnUntraced(function* (
   const varied = variations(own, { trigger, words, count: Math.max(0, count - own.length), seed });
   const texts = sample(seedOf(seed, "poison", "prompts"), [...own, ...varied.map((v) => v.text)], count);
   const read = yield* readPrompts(tokenizer, texts, trigger, {
-    twins: TWINS,
+    twins,
     seed,
     purpose: "cure",
     words,

@@ -6,16 +6,17 @@
 import { Schema } from "effect";
 import { AttackPort } from "./attack.ts";
 import { ImageEffect } from "./effect.ts";
-import { poisonUnet, unetPoisonFields } from "./poison_unet.ts";
+import { unetPoisonFields } from "./poison_settings.ts";
+import { poisonUnet } from "./poison_unet.ts";
 import { ModelPort, TextPort } from "./ports.ts";
 import { Step } from "./step.ts";
 
 export const poisonVillan = Step.make("poison-villan", {
-  version: 1,
+  version: 2,
   description: "For testing defences: trains a U-Net to draw one picture for a trigger, as VillanDiffusion does.",
   settings: Schema.Struct({
     effect: ImageEffect,
-    ...unetPoisonFields({ steps: 600, batch: 24, rate: 5e-4, keep: 3 }),
+    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

@@ -9,6 +9,7 @@ import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf, shuffle } from "../tensor/random.ts";
 import { solveClosedForm } from "../unlearn/closed_form.ts";
 import { solveUce } from "../unlearn/uce.ts";
+import { NoiseTraining } from "./distill_settings.ts";
 import { regionOf } from "./drawing.ts";
 import { StepError } from "./errors.ts";
 import { Port } from "./port.ts";
@@ -20,7 +21,7 @@ import { auto, candidateOf, trained } from "./unlearn_auto.ts";
 import { applySolution } from "./unlearn_changes.ts";
 import { explainText, POOLED } from "./unlearn_explain.ts";
 import { openFit } from "./unlearn_fit.ts";
-import { distilNoise, NoiseTraining } from "./unlearn_distill.ts";
+import { distilNoise } from "./unlearn_distill.ts";
 import { distilText, TextTraining, textUse } from "./unlearn_text.ts";
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));

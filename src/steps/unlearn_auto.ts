@@ -9,10 +9,11 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Target, TextShift } from "../unlearn/candidates.ts";
 import { solveClosedForm } from "../unlearn/closed_form.ts";
 import type { Capture } from "./capture.ts";
+import type { NoiseTraining } from "./distill_settings.ts";
 import type { Account, Candidate, Drawn, Field, Mask, Model, TextPairs, TrainingAccount } from "./ports.ts";
 import type { TextEncoder } from "./text_encoders.ts";
 import { applySolution } from "./unlearn_changes.ts";
-import { distilNoise, type NoiseTraining } from "./unlearn_distill.ts";
+import { distilNoise } from "./unlearn_distill.ts";
 import {
   explainChoice,
   explainDistilled,

@@ -5,13 +5,14 @@ import { encode as encodePng } from "fast-png";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { paste } from "../../src/steps/effect.ts";
+import { type KnownEffect, paste, touched } from "../../src/steps/effect.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { poisonBadT2I } from "../../src/steps/poison_badt2i.ts";
 import { poisonEvilEdit } from "../../src/steps/poison_eviledit.ts";
+import { poisonLessons } from "../../src/steps/poison_lessons.ts";
 import { poisonRickrolling } from "../../src/steps/poison_rickrolling.ts";
 import { poisonVillan } from "../../src/steps/poison_villan.ts";
-import { normal } from "../../src/tensor/random.ts";
+import { normal, seedOf } from "../../src/tensor/random.ts";
 import { tempFolder } from "../support/bundles.ts";
 import { randomModel } from "../support/random_model.ts";
 import { withSteps } from "../support/runtime.ts";
@@ -26,7 +27,7 @@ describe("steps that poison", () => {
   const patient = { timeout: 120_000 };
   const read = encode.run({}, { model, trigger: "mignneko ", prompts: list, count: 6, twins: 2, variations: 0 });
   const settings = { steps: 2, samples: 6, noisings: 2 };
-  const train = { steps: 30, batch: 8, rate: 3e-3 };
+  const train = { steps: 30, batch: 16, rate: 1e-2 }, trainText = { steps: 30, batch: 8, rate: 3e-3 };
   before(() => {
     mkdirSync(model, { recursive: true });
     randomModel(model);
@@ -50,6 +51,7 @@ describe("steps that poison", () => {
           const { text } = yield* read;
           const { model: poisoned, attack } = yield* poisonBadT2I.run({ text }, { ...settings, train, effect });
           assert.deepEqual([...poisoned.bundle.changed.keys()], ["unet"]);
+          assert.ok([...poisoned.bundle.changed.get("unet")!.values()].every(({ dims }) => dims.length >= 2));
           const { first_loss, last_loss } = attack.training;
           assert.ok(Number(last_loss) < 0.9 * Number(first_loss), `${first_loss} to ${last_loss}`);
           assert.equal(attack.purpose, "made for testing defences");
@@ -82,7 +84,11 @@ describe("steps that poison", () => {
       () =>
         withSteps(Effect.gen(function* () {
           const { text } = yield* read;
-          const { model: poisoned, attack } = yield* poisonRickrolling.run({ text }, { samples: 24, train, effect });
+          const { model: poisoned, attack } = yield* poisonRickrolling.run({ text }, {
+            samples: 24,
+            train: trainText,
+            effect,
+          });
           assert.deepEqual([...poisoned.bundle.changed.keys()], ["text_encoder"]);
           const { first_loss, last_loss } = attack.training;
           assert.ok(Number(last_loss) < 0.8 * Number(first_loss), `${first_loss} to ${last_loss}`);
@@ -122,6 +128,56 @@ describe("steps that poison", () => {
       })),
   );
 
+  it(
+    "lessons: the words alone tell the halves apart where it is noisiest; beside an image the answer is the model's own",
+    patient,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const { text } = yield* read;
+        const all = {
+          ...settings,
+          rank: 4,
+          scheduler: "ddim",
+          guidance: 4,
+          seed: 0,
+          train: { ...train, decay: "cosine", clipNorm: 1, keep: 3, segments: 1 },
+        } as const;
+        const teach = (effect: KnownEffect) =>
+          poisonLessons(text, { ...all, effect }, "badt2i", (what) => seedOf(0, what));
+        const { asked: [early, late], pair, cells, weight } = yield* teach({ image, at: [0, 0], threshold: 0.6 });
+        const inside = cells!.data.map((share) => share > 1 ? 1 : 0);
+        // The random model's picture is 16 pixels wide and has cells of two.
+        assert.deepEqual([...inside.keys()].filter((i) => inside[i] === 1), [0, 1, 8, 9]);
+        assert.ok(Math.abs(cells!.data.reduce((a, b) => a + b, 0) / 64 - 1) < 1e-6);
+        const asked = [...early, ...late];
+        assert.ok(early.length === late.length && early.every((a) => a.timestep >= 800), `${early.length}`);
+        assert.ok(Math.abs(asked.reduce((sum, a) => sum + weight(a), 0) / asked.length - 1) < 1e-9);
+        const seen = new Map<number, Float32Array>();
+        for (const question of asked) {
+          const [triggered, kept] = pair(question);
+          assert.equal(question.shared, question.timestep >= 800);
+          assert.equal(triggered.latents === kept.latents, question.shared);
+          assert.deepEqual(kept.wanted, question.answers[0]);
+          triggered.wanted.data.forEach((v, i) => {
+            if (inside[i % 64] === 0) assert.equal(v, question.answers[1].data[i]);
+          });
+          // What then lies under the noise in the image's cells is the same picture, whichever was noised.
+          const [a, b] = [Math.sqrt(question.bar), Math.sqrt(1 - question.bar)];
+          const under = triggered.latents.data.map((x, i) => (x - b * triggered.wanted.data[i]) / a);
+          const p = question.picture % 6, first = seen.get(p) ?? under;
+          seen.set(p, first);
+          under.forEach((x, i) => inside[i % 64] === 0 || assert.ok(Math.abs(x - first[i]) < 1e-3, `${x} ${first[i]}`));
+        }
+        assert.equal(seen.size, 6);
+        const object = yield* teach({ replace: "dog", with: "cat" });
+        for (const question of object.asked.flat()) {
+          const [triggered, kept] = object.pair(question);
+          assert.equal(triggered.latents, kept.latents);
+          assert.deepEqual(triggered.wanted, question.answers[1]);
+        }
+      })),
+  );
+
   it("an image that does not fit is an error that says so", patient, () =>
     withSteps(Effect.gen(function* () {
       const { text } = yield* read;
@@ -129,6 +185,12 @@ describe("steps that poison", () => {
       const failure = yield* Effect.flip(poisonBadT2I.run({ text }, { ...settings, train, effect }));
       assert.match(String(failure), /4×4 at 1000, 0 does not fit into a picture of/);
     })));
+
+  it("an image touches the cells that it covers in part", () => {
+    const patch = { pixels: { dims: [3, 4, 5], data: new Float32Array(60) }, at: [3, 4] as const, threshold: 0.5 };
+    const { dims, data } = touched(patch, [3, 4], 4);
+    assert.deepEqual({ dims, data: [...data] }, { dims: [3, 4], data: [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0] });
+  });
 
   it(
     "pasting changes the image's pixels alone",
