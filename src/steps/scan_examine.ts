@@ -12,7 +12,7 @@ import { report } from "./progress.ts";
 import { kindOf } from "./scan_order.ts";
 import { openAsking, openReading, TOGETHER } from "./scan_probe.ts";
 import { invert, STARTS, STEPS } from "./scan_invert.ts";
-import { type Beside, besideOne, type Change, fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
+import { besideOne, type Change, fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
 import type { Measures } from "./scan_measures.ts";
 import type { About, ProbeSettings, Trial, Trials } from "./scan_texts.ts";
 
