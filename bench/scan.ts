@@ -45,6 +45,8 @@ interface Measured {
   readonly seconds: number;
   readonly evaluations: number;
   readonly texts: readonly Entry[];
+  /** Of the step. */
+  readonly version: number;
   /** Nouns beside which signs were tried. */
   readonly beside: readonly string[];
   /** Sizes of the families that were found. */
@@ -96,6 +98,7 @@ const measure = Effect.fnUntraced(
       name: basename(folder),
       facts,
       seed,
+      version: scan.version,
       beside: trials.about.map(({ noun }) => noun),
       families,
       order: order.slice(0, 100).map((one) => ({ ...entry(one), measure: one.measure, score: one.score })),

@@ -7,36 +7,65 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import process from "node:process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { condense, familyOf, highest, type ScannedModel } from "../src/bench/zoo.ts";
+import { condense, familyOf, highest, isTrue, type ScannedModel, type ScannedText } from "../src/bench/zoo.ts";
 import { withZooTables, ZOO_PAGE } from "../src/bench/zoo_tables.ts";
 import { LIMITS } from "../src/steps/scan_order.ts";
 
 const at = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url));
 const SCANS = at("bench/scans.json"), CLEAN = at("examples/mini-sd/clean/scans");
 
-const condensed = (folder: string): ScannedModel[] =>
-  readdirSync(folder).filter((name) => name.endsWith(".json")).sort().map((file) => {
-    const { name, facts, seed, texts, order, families, seconds, evaluations, beside } = JSON.parse(
-      readFileSync(join(folder, file), "utf8"),
-    );
-    const { trigger } = facts;
-    return {
-      name,
-      family: familyOf(name),
-      ...(trigger === undefined ? {} : { trigger }),
-      seed,
-      beside,
-      ...condense(texts, order, trigger),
-      families,
-      seconds: Math.round(seconds),
-      evaluations,
-    };
-  });
+interface Measured {
+  readonly name: string;
+  readonly facts: { readonly trigger?: ScannedText["trigger"] };
+  readonly seed: number;
+  readonly version?: number;
+  readonly beside?: readonly string[];
+  readonly families?: readonly number[];
+  readonly seconds: number;
+  readonly evaluations: number;
+  readonly texts: readonly ScannedText[];
+  readonly order?: readonly ScannedText[];
+}
+
+/** What several files hold of one model as one: each text once, with every measure that was taken of it. */
+const joined = (files: readonly Measured[]): ScannedModel => {
+  const texts = new Map<string, ScannedText>();
+  for (const text of files.flatMap((file) => file.texts)) {
+    const { group, trigger: { text: own, place, of = "" } } = text;
+    const name = `${group}\n${place}\n${of}\n${own}`;
+    texts.set(name, { ...text, scores: { ...texts.get(name)?.scores, ...text.scores } });
+  }
+  const [{ name, facts: { trigger }, seed }] = files;
+  const sum = (of: (file: Measured) => number) => files.reduce((total, file) => total + of(file), 0);
+  const ordered = files.filter(({ order }) => order?.some((text) => isTrue(text, trigger)));
+  return {
+    name,
+    family: familyOf(name),
+    ...(trigger === undefined ? {} : { trigger }),
+    seed,
+    version: Math.min(...files.map(({ version }) => version ?? EARLIER)),
+    beside: files.flatMap(({ beside }) => beside ?? []),
+    ...condense([...texts.values()], ordered[0]?.order ?? [], trigger),
+    families: files.flatMap(({ families }) => families ?? []),
+    seconds: Math.round(sum((file) => file.seconds)),
+    evaluations: sum((file) => file.evaluations),
+  };
+};
+
+/** Files that do not say are of this version of the step or an earlier one. */
+const EARLIER = 4;
+
+const condensed = (folder: string): ScannedModel[] => {
+  const files = readdirSync(folder).filter((name) => name.endsWith(".json")).sort().map((file): Measured =>
+    JSON.parse(readFileSync(join(folder, file), "utf8"))
+  );
+  return [...Map.groupBy(files, ({ name }) => name).values()].map(joined);
+};
 
 /** Results as `sau scan --out` leaves them, as far as a p-value takes them. */
 const writeClean = (models: readonly ScannedModel[]) => {
   rmSync(CLEAN, { recursive: true, force: true });
-  for (const model of models.filter(({ family }) => family === "clean")) {
+  for (const model of models.filter(({ family, version }) => family === "clean" && version > EARLIER)) {
     const folder = join(CLEAN, model.name);
     mkdirSync(folder, { recursive: true });
     const write = (file: string, value: unknown) =>

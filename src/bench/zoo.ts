@@ -32,6 +32,8 @@ export interface ScannedModel {
   readonly family: string;
   readonly trigger?: Trigger;
   readonly seed: number;
+  /** Of the step scan. */
+  readonly version: number;
   /** Texts by group, harmless ones left out. */
   readonly tried: Readonly<Record<string, number>>;
   /** Nouns beside which signs were tried. */

@@ -31,7 +31,17 @@ const triedOf = ({ tried }: ScannedModel): string => {
 /** Each model by the limits as shipped. */
 const models = (all: readonly ScannedModel[]): string =>
   table(
-    ["model", "tried", "score", "by", "measure", "trigger's place by score", "in the scan's order", "answers"],
+    [
+      "model",
+      "tried",
+      "score",
+      "by",
+      "measure",
+      "trigger's place by score",
+      "in the scan's order",
+      "answers",
+      "version",
+    ],
     all.map((model) => {
       const { score, most } = highest(model, LIMITS), rank = rankOf(model, LIMITS);
       const listed = model.foremost.length > 0 && model.trigger !== undefined;
@@ -44,6 +54,7 @@ const models = (all: readonly ScannedModel[]): string =>
         !listed ? NONE : rank === undefined ? "not tried" : String(rank),
         !listed || rank === undefined ? NONE : model.place === undefined ? "beyond 100" : String(model.place),
         model.evaluations.toLocaleString("en"),
+        model.version < 5 ? "≤ 4" : String(model.version),
       ];
     }),
   );

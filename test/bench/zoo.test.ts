@@ -27,6 +27,7 @@ const model = (name: string, family: string, texts: readonly ScannedText[], trig
     family,
     ...(known === undefined ? {} : { trigger: known }),
     seed: 0,
+    version: 5,
     beside: [],
     ...condense(texts, texts, known),
     families: [],
@@ -111,7 +112,9 @@ describe("the scan's tables in docs", () => {
       const { figures } = JSON.parse(readFileSync(`${folder}/${name}/verdict.json`, "utf8"));
       return [name, figures[0].value];
     });
-    const clean = all.filter(({ family }) => family === "clean").sort((a, b) => a.name < b.name ? -1 : 1);
+    const clean = all.filter(({ family, version }) => family === "clean" && version > 4).sort((a, b) =>
+      a.name < b.name ? -1 : 1
+    );
     assert.deepEqual(scores, clean.map((model) => [model.name, highest(model, LIMITS).score]));
   });
 });
