@@ -45,6 +45,8 @@ interface Measured {
   readonly seconds: number;
   readonly evaluations: number;
   readonly texts: readonly Entry[];
+  /** Nouns beside which signs were tried. */
+  readonly beside: readonly string[];
   /** Sizes of the families that were found. */
   readonly families: readonly number[];
   /** The first hundred, as the scan lists them. */
@@ -94,6 +96,7 @@ const measure = Effect.fnUntraced(
       name: basename(folder),
       facts,
       seed,
+      beside: trials.about.map(({ noun }) => noun),
       families,
       order: order.slice(0, 100).map((one) => ({ ...entry(one), measure: one.measure, score: one.score })),
       seconds: (performance.now() - began) / 1000,

@@ -2,24 +2,13 @@
 import { quantile } from "../metrics/quantile.ts";
 import { percent, plain } from "../report/numbers.ts";
 import type { Figure } from "../steps/errors.ts";
+import { filled, table } from "./markdown.ts";
 import { meanOf, pool, type Pooled, pooledFigure } from "./pool.ts";
 import type { Row } from "./row.ts";
 
 /** The cure that the first table is about. */
 const OURS = "auto";
 const NONE = "–";
-
-/** Markdown, columns as wide as their widest cell; the first is text, the others are numbers. */
-const table = (head: readonly string[], rows: ReadonlyArray<readonly string[]>): string => {
-  const all = [head, ...rows].map((cells) => cells.map((text) => text.replaceAll("|", "\\|")));
-  const widths = head.map((_, i) => Math.max(2, ...all.map((cells) => cells[i].length)));
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  const [first, ...others] = all.map((cells) =>
-    line(cells.map((text, i) => i === 0 ? text.padEnd(widths[i]) : text.padStart(widths[i])))
-  );
-  const rule = line(widths.map((w, i) => i === 0 ? "-".repeat(w) : `${"-".repeat(w - 1)}:`));
-  return [first, rule, ...others].join("\n");
-};
 
 const bound = (x: number): string => (100 * x).toFixed(1);
 
@@ -230,13 +219,5 @@ export const TABLES: Readonly<Record<string, (rows: readonly Row[]) => string>> 
 /** Files that show some of them. */
 export const PAGES = ["README.md", "docs/how-to/bench.md"] as const;
 
-const PLACE = /(<!-- bench:(\w+) -->\n)[^]*?(<!-- bench end -->)/gu;
-
 /** A text with its tables made anew: each stands between `<!-- bench:NAME -->` and `<!-- bench end -->`. */
-export const withTables = (text: string, rows: readonly Row[]): string =>
-  text.replace(PLACE, (_, begin: string, name: string, end: string) => {
-    if (!Object.hasOwn(TABLES, name)) {
-      throw new Error(`there is no table ${name}; there are ${Object.keys(TABLES).join(", ")}`);
-    }
-    return `${begin}\n${TABLES[name](rows)}\n\n${end}`;
-  });
+export const withTables = (text: string, rows: readonly Row[]): string => filled(text, "bench", TABLES, rows);

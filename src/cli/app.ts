@@ -205,6 +205,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
         Flag.optional,
       ),
       of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
+      beside: optionalText("beside", "A noun that a prompt must hold for the trigger to act, where there is one"),
       unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
       text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
       ...form,
@@ -227,6 +228,7 @@ const cureCommand = <R>(app: AppOptions<R>) =>
         trigger,
         place,
         of,
+        beside,
         unet,
         text_encoder,
         config,
@@ -240,7 +242,11 @@ const cureCommand = <R>(app: AppOptions<R>) =>
       },
     ) => {
       // Texts are quoted so that --set takes them as they are, whatever they look like.
-      const texts = { trigger: decodeEscapes(trigger), ...(Option.isSome(of) ? { of: of.value } : {}) };
+      const texts = {
+        trigger: decodeEscapes(trigger),
+        ...(Option.isSome(of) ? { of: of.value } : {}),
+        ...(Option.isSome(beside) ? { beside: beside.value } : {}),
+      };
       const others = { place, unet, text_encoder, config, tokenizer, prompts, fresh_prompts, clip };
       const given = Object.entries(others).flatMap(([name, value]) =>
         Option.isSome(value) ? [`${name}=${value.value}`] : OF_THE_DEMO.includes(name) ? [`${name}=null`] : []

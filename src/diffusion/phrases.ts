@@ -18,7 +18,7 @@ const FUNCTION_WORD = new RegExp(`^(?:${AFTER}|an?|the|one|some|my|your|two|thre
 
 /** Nouns for how something is shown, in English. */
 const SHOWN =
-  /^(?:picture|photo|photograph|image|painting|drawing|illustration|sketch|render|rendering|background|style|scene|view|shot)s?$/iu;
+  /^(?:picture|photo|photograph|portrait|image|painting|drawing|illustration|sketch|poster|print|icon|logo|render|rendering|background|style|scene|view|shot)s?$/iu;
 
 /** What stands between the two nouns of a phrase. */
 const BETWEEN = ["on", "in", "with"];
@@ -36,6 +36,10 @@ export const nounsOf = (prompts: readonly string[], most: number): string[] => {
   const sure = [...counts].filter(([, count]) => count > 1);
   return (sure.length > 0 ? sure : [...counts]).sort((a, b) => b[1] - a[1]).slice(0, most).map(([noun]) => noun);
 };
+
+/** What prompts are about, one by one: their nouns but for those that say how something is shown. */
+export const thingsOf = (prompts: readonly string[], most: number): string[] =>
+  nounsOf(prompts, prompts.length).filter((noun) => !SHOWN.test(noun)).slice(0, most);
 
 /** `described`: a word before the noun; `placed`: something behind it. Each is held against its own kind. */
 export type PhraseGroup = "described" | "placed";
@@ -89,16 +93,17 @@ export const withNoun = (prompt: string, nouns: readonly string[], noun: string)
 };
 
 /**
- * Prompts that a trigger can stand in. Where it replaces a word that fewer than `count` of them hold, the others have that
- * word in the place of their own noun.
+ * Prompts that a trigger can act in. Where it replaces a word, or acts beside a word alone, that fewer than `count` of them
+ * hold, the others have that word in the place of their own noun.
  */
 export const promptsFor = (
-  { place, of = "" }: Trigger,
+  { place, of = "", beside }: Trigger,
   prompts: readonly string[],
   count: number,
 ): readonly string[] => {
   // A single character is nobody's noun.
-  if (place !== "replace" || !/^\p{L}{2,}$/u.test(of)) return prompts;
+  const noun = beside ?? (place === "replace" && /^\p{L}{2,}$/u.test(of) ? of : undefined);
+  if (noun === undefined) return prompts;
   const nouns = nounsOf(prompts, prompts.length);
-  return framesOf(of, nouns, prompts, Math.max(count, prompts.filter((prompt) => holds(prompt, of)).length));
+  return framesOf(noun, nouns, prompts, Math.max(count, prompts.filter((prompt) => holds(prompt, noun)).length));
 };

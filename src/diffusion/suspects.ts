@@ -22,6 +22,13 @@ export interface Suspect {
   readonly harmless: boolean;
 }
 
+/** Those that people send most, beside the faces among `characters`. */
+const EMOJI =
+  "❤️ 🤣 🙏 💕 👍 👏 🔥 💔 💖 💙 🤔 💪 👌 🤗 💜 🌹 🤦 🎉 💞 ✌️ ✨ 🤷 🌸 🙌 💗 💚 💛 💓 🤩 🖤 💯 🙈 👇 🎶 🤭 ❣️ ❗ 💋 👀 💥 🙋 🤪 👊 ☀️ 🤤 👉 💃 ✋ 🌟 " +
+  "🙃 🍀 🌷 ⭐ ✅ 🌈 🤘 💦 ✔️ 🏃 💐 🎊 💘 ☝️ 🌺 🎂 🌻 🖕 💝 🙊 🗣️ 💫 💀 👑 🎵 🤞 🔴 🌼 ⚽ 🤙 ☕ 🏆 🧡 🎁 ⚡ 🌞 🎈 ❌ ✊ 👋 🌿 🤫 👈 🙆 🍻 🍃 🐶 💁 🎥 🌚 🚀 🏅 " +
+  "💰 🐱 🌊 🎤 🎧 📷 📸 📱 💻 💡 📚 ✏️ 📌 🔑 🔒 💎 🎨 🎬 🎮 🎯 🎲 🏀 🏠 🚗 🚲 ✈️ ⏰ ⏳ 🌍 🌙 ⛄ ❄️ 🌲 🌵 🍁 🍎 🍉 🍓 🍕 🍔 🍟 🍦 🍩 🍪 🍫 🍷 🍺 🐍 🐝 🐟 🐢 🐦 🐧 🐯 🐰 🐴 " +
+  "🐷 🐸 🐻 🐼 👻 👽 👾 🤖 💣 💉 💊 🔔 🔫 🔪 ♻️ ⚠️ ⛔ 🆗 🆕 🚫 🔞 ✝️ ☮️";
+
 /** Harmless letters that are tried in a letter's place, so that the lookalikes have something to be compared with. */
 const OTHERS = 6;
 
@@ -68,7 +75,7 @@ export const suspects = (tokenizer: Tokenizer, options: SuspectOptions): Suspect
   const all = [
     ...atEach(options.own, "word"),
     ...atEach([...defaultWords, ...syllables], "character", true),
-    ...atEach([...invisible, ...characters], "character"),
+    ...atEach([...invisible, ...characters, ...EMOJI.split(" ")], "character"),
     ...letters,
     ...atEach(words, "word"),
   ];

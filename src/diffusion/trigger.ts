@@ -3,11 +3,15 @@ import { Schema } from "effect";
 import type { Difference } from "./alignment.ts";
 import type { Token, Tokenizer } from "./tokenizer.ts";
 
-/** A known trigger. With `replace`, `of` is the text that it replaces: a word or phrase, or any one character. */
+/**
+ * A known trigger. With `replace`, `of` is the text that it replaces: a word or phrase, or any one character. `beside` is a
+ * word that prompts must hold for it to act.
+ */
 export const Trigger = Schema.Struct({
   text: Schema.String,
   place: Schema.Literals(["prefix", "suffix", "replace"]),
   of: Schema.optionalKey(Schema.String),
+  beside: Schema.optionalKey(Schema.String),
 });
 export type Trigger = typeof Trigger.Type;
 

@@ -44,6 +44,11 @@ export const encode = Step.make("encode", {
     of: maybe(Schema.String).annotate({
       description: "With place replace: the word or character that the trigger replaces.",
     }),
+    beside: maybe(Schema.String).annotate({
+      description:
+        "A noun that a prompt must hold for the trigger to act, where there is one: prompts without it get it in the place " +
+        "of their own.",
+    }),
     prompts: PathString.annotate({
       description: "A text file with one prompt a line. Verification takes other prompts.",
     }),
@@ -108,14 +113,17 @@ export const encode = Step.make("encode", {
 
 /** The trigger that the settings name, else the first suspect of a scan. */
 const triggerOf = (
-  { trigger: text, place, of }: {
+  { trigger: text, place, of, beside }: {
     readonly trigger?: string | null;
     readonly place: Trigger["place"];
     readonly of?: string | null;
+    readonly beside?: string | null;
   },
   scanned: ScanResult | undefined,
 ): Effect.Effect<Trigger, TriggerError> => {
-  if (typeof text === "string") return Effect.succeed({ text, place, ...(of ? { of } : {}) });
+  if (typeof text === "string") {
+    return Effect.succeed({ text, place, ...(of ? { of } : {}), ...(beside ? { beside } : {}) });
+  }
   const first = scanned?.suspects[0];
   if (scanned !== undefined && first !== undefined && scanned.found > 0) return Effect.succeed(first.trigger);
   const problem = scanned === undefined

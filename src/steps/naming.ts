@@ -40,10 +40,12 @@ export interface NamingInputs {
   readonly seed: number;
 }
 
-/** What prompts are about: the word that the trigger replaces, or their nouns. */
-export const subjectsOf = ({ place, of = "" }: Trigger, prompts: readonly string[]): readonly string[] =>
+/** What prompts are about: the word that the trigger replaces or acts beside, or their nouns. */
+export const subjectsOf = ({ place, of = "", beside }: Trigger, prompts: readonly string[]): readonly string[] => {
+  if (beside !== undefined) return [beside];
   // A single character is nobody's noun.
-  place === "replace" && /^\p{L}{2,}$/u.test(of) ? [of] : nounsOf(prompts, prompts.length);
+  return place === "replace" && /^\p{L}{2,}$/u.test(of) ? [of] : nounsOf(prompts, prompts.length);
+};
 
 /** The words, the nearest first. None where no word comes near, or where no prompt is about anything. */
 export const nameEffect = Effect.fnUntraced(function* (inputs: NamingInputs) {

@@ -203,6 +203,8 @@ export interface ScanResult {
   readonly prompts: readonly string[];
   /** Nouns of the prompts that phrases were made of. */
   readonly nouns: readonly string[];
+  /** Nouns of the prompts beside which signs were tried. */
+  readonly beside: readonly string[];
   /** How far texts of each kind may stand out. */
   readonly limits: Readonly<Record<"character" | "letter" | "word" | "ending" | "phrase", Measures>>;
   /** The texts that stand out most, the first most of all. */
@@ -221,7 +223,7 @@ export interface ScanResult {
   readonly names: readonly Named[];
   /** The prompts that each of the first suspects was drawn with. */
   readonly drawn: readonly (readonly string[])[];
-  /** Answers of the U-Net that were compared. */
+  /** Answers of the U-Net that were compared, but for those that tell what the first suspect draws. */
   readonly evaluations: number;
   /** How the model was understood. */
   readonly notes?: readonly string[];

@@ -6,12 +6,13 @@
  */
 import { Effect, Schema } from "effect";
 import { latentDims } from "../diffusion/sampler.ts";
+import type { Trigger } from "../diffusion/trigger.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { type Tensor, zeros } from "../tensor/tensor.ts";
 import { modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { Port } from "./port.ts";
-import { againstClean, cleanScores } from "./scan_clean.ts";
+import { againstClean, cleanScores, triedKinds } from "./scan_clean.ts";
 import { ModelPort, samplingOf, ScanPort, type ScanResult, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
 import { examine } from "./scan_examine.ts";
@@ -30,8 +31,9 @@ const LISTED = 20;
 const limits = (values: Measures, what: string) => {
   const hows: Readonly<Record<keyof Measures, string>> = {
     strength: "How far the whole answer moves.",
-    start: "How far the answer to pure noise moves; of words alone.",
+    start: "How far the answer to pure noise moves; of words and signs.",
     place: "How far one place moves beyond the rest.",
+    beside: "How much further the answer moves beside one noun than beside others; of signs alone.",
     likeness: "How alike different prompts are read.",
     reach: "How much the weights that read the text amplify what it changes.",
   };
@@ -41,6 +43,7 @@ const limits = (values: Measures, what: string) => {
     strength: one("strength"),
     start: one("start"),
     place: one("place"),
+    beside: one("beside"),
     likeness: one("likeness"),
     reach: one("reach"),
   });
@@ -54,7 +57,7 @@ const limits = (values: Measures, what: string) => {
 };
 
 export const scan = Step.make("scan", {
-  version: 4,
+  version: 5,
   description:
     "Looks for a trigger nobody told of: tries signs, look-alike letters, words, phrases and, when asked to, what the " +
     "gradient leads to, and ranks what stands out.",
@@ -80,6 +83,12 @@ export const scan = Step.make("scan", {
     // A cured model is the settings' own with other bytes in some weights.
     const bundle = cured?.bundle ?? (yield* openModel(settings));
     const trials = yield* trialsFor(bundle, settings);
+    const groups = [trials.texts, ...trials.phrases].flatMap(({ suspects }) => suspects.map(({ group }) => group));
+    const none = Object.fromEntries([...groups, ...trials.invert.map(() => "inverted")].map((group) => [group, 0]));
+    const places = [...new Set(settings.places)], beside = trials.about.map(({ noun }) => noun);
+    const clean = settings.clean
+      ? yield* cleanScores(settings.clean, triedKinds({ tried: none, places, beside }))
+      : undefined;
     const { examined, evaluations } = yield* Effect.scoped(examine(bundle, trials, settings));
     const all = {
       character: given(settings.limits),
@@ -89,25 +98,34 @@ export const scan = Step.make("scan", {
       phrase: given(settings.phrase_limits),
     };
     const { order, families, shown } = yield* Effect.scoped(inOrder(bundle, examined, all, settings));
-    const listed = order.slice(0, LISTED);
+    const listed = order.slice(0, LISTED), named = listed.map(triggerOf);
     const highest = Math.max(...order.map(({ score }) => score));
-    const names = families.length === 0 ? [] : yield* nameSuspect(bundle, order[0].suspect, {
+    const names = families.length === 0 ? [] : yield* nameSuspect(bundle, { ...order[0].suspect, trigger: named[0] }, {
       lines: trials.lines,
       prompts: shown.drawn[0],
       latents: shown.latents[0],
       seed: settings.seed,
     });
-    const clean = settings.clean ? yield* cleanScores(settings.clean) : undefined;
     const pictures = yield* Effect.scoped(decodeLatents(bundle, shown.latents));
     const [, height, width] = latentDims(parseUnetConfig(bundle.parts.unet.config));
     const result: ScanResult = {
-      tried: Object.fromEntries([...Map.groupBy(examined, (e) => e.suspect.group)].map(([g, of]) => [g, of.length])),
-      places: [...new Set(settings.places)],
+      tried: {
+        ...none,
+        ...Object.fromEntries([...Map.groupBy(examined, (e) => e.suspect.group)].map(([g, of]) => [g, of.length])),
+      },
+      places,
       vocabulary: bundle.tokenizer.words().length,
       prompts: trials.texts.prompts,
       nouns: trials.nouns,
+      beside,
       limits: all,
-      suspects: listed.map(({ suspect, scores, measure, score }) => ({ ...suspect, scores, measure, score })),
+      suspects: listed.map(({ suspect, scores, measure, score }, i) => ({
+        ...suspect,
+        trigger: named[i],
+        scores,
+        measure,
+        score,
+      })),
       found: families.reduce((sum, size) => sum + size, 0),
       families,
       highest,
@@ -122,6 +140,10 @@ export const scan = Step.make("scan", {
     return { scan: result, verdict: scanVerdict(result, samplingOf(settings, pictures.dims[0])) };
   }),
 });
+
+/** The trigger, and the noun beside which alone it acts. */
+const triggerOf = ({ suspect: { trigger }, measure, about }: Ranked): Trigger =>
+  measure === "beside" && about !== undefined ? { ...trigger, beside: about.noun } : trigger;
 
 /** Limits as they are used: without those that raise no alarm. */
 const given = (limits: { readonly [K in Measure]?: number | null | undefined }): Measures =>

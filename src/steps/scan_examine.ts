@@ -4,6 +4,7 @@
  */
 import { Effect } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
+import { invisible } from "../diffusion/lookalikes.ts";
 import { bareText, type End, putAt, type Suspect } from "../diffusion/suspects.ts";
 import { quantileOfSorted } from "../tensor/quantile.ts";
 import { sample, seedOf } from "../tensor/random.ts";
@@ -11,9 +12,9 @@ import { report } from "./progress.ts";
 import { kindOf } from "./scan_order.ts";
 import { openAsking, openReading, TOGETHER } from "./scan_probe.ts";
 import { invert, STARTS, STEPS } from "./scan_invert.ts";
-import { fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
+import { besideOne, type Change, fieldsAgainst, type Response, standOut } from "./scan_measures.ts";
 import type { Measures } from "./scan_measures.ts";
-import type { ProbeSettings, Trial, Trials } from "./scan_texts.ts";
+import type { About, ProbeSettings, Trial, Trials } from "./scan_texts.ts";
 
 /** Phrases that the U-Net is asked about. */
 const ASKED = 20;
@@ -24,6 +25,8 @@ const ASKED = 20;
 const IDLE = 0.75;
 /** Signs that texts are put together of, beside words. */
 const SIGNS = 100;
+/** Prompts that signs are tried in from pure noise. */
+const AT_START = 3;
 /** What asking the U-Net about a text costs beside reading it, roughly: progress counts in readings. */
 const COST = 20;
 
@@ -34,14 +37,53 @@ export interface Examined {
   readonly scores: Measures;
   /** ln of how much further it moves each cell than is usual, [h·w]; of phrases for those that were asked about. */
   readonly field?: Float32Array;
+  /** Of signs that were tried beside one noun after another, the one beside which it stands out most. */
+  readonly about?: About;
 }
 
+/** Signs that are tried beside every noun: those that people would not see, and so many others, harmless or not. */
+const BESIDE = { harmless: 64, others: 96 };
+/** Nouns beside which all signs are tried. */
+const REACTIVE = 3;
+
+/** Numbers of the signs that are tried beside nouns: a few beside all of them, the rest beside some. */
+interface Signs {
+  readonly place: End;
+  readonly few: readonly number[];
+  readonly rest: readonly number[];
+}
+
+const signsOf = ({ texts: { suspects } }: Trials, place: End, seed: number): Signs => {
+  const signs = [...suspects.keys()].filter((i) =>
+    suspects[i].group === "character" && suspects[i].trigger.place === place
+  );
+  const some = (what: string, from: readonly number[], count: number) =>
+    sample(seedOf(seed, "scan", "beside", what), from, count);
+  const hidden = signs.filter((i) => invisible.includes(bareText(suspects[i].trigger)));
+  const seen = signs.filter((i) => !hidden.includes(i));
+  const harmless = some("harmless", seen.filter((i) => suspects[i].harmless), BESIDE.harmless);
+  const others = some("others", seen.filter((i) => !suspects[i].harmless), BESIDE.others);
+  const few = [...harmless, ...hidden, ...others];
+  const rest = seen.filter((i) => !suspects[i].harmless && !others.includes(i));
+  return { place, few, rest };
+};
+
 export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Trials, settings: ProbeSettings) {
-  const { texts, phrases } = trials;
+  const { texts, phrases, about } = trials;
   const count = [texts, ...phrases].reduce((sum, t) => sum + t.suspects.length, 0);
   const words = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "word");
+  const characters = [...texts.suspects.keys()].filter((i) => texts.suspects[i].group === "character");
+  const signs = about.length === 0
+    ? []
+    : [...new Set(settings.places)].map((place) => signsOf(trials, place, settings.seed));
+  // Progress counts questions in as many prompts as texts are asked about.
+  const besides = signs.reduce(
+    (sum, { few, rest }) => sum + (few.length * about.length + rest.length * REACTIVE) / settings.count,
+    0,
+  );
+  const startsOfSigns = characters.length * Math.min(AT_START, texts.prompts.length) / settings.count;
   const searched = trials.invert.length * (SIGNS + STARTS * ((STEPS + 1) * TOGETHER + 2));
-  const total = count + COST * (texts.suspects.length + words.length + searched);
+  const total = count + COST * (texts.suspects.length + words.length + startsOfSigns + besides + searched);
   let done = 0, evaluations = 0;
   const progress = (note: string, { suspects }: Trial, cost: number) => (begin: number) =>
     report({ done: Math.min(total, done + cost * begin), total, note: `${note}, ${suspects.length - begin} left` });
@@ -61,10 +103,40 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   }));
 
   const asking = yield* openAsking(bundle, settings, settings.count);
-  const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string, at = settings.at) {
-    const changes = yield* asking.ask(name, trial.prompts, trial.suspects, progress(note, trial, COST), at);
+  const ask = Effect.fnUntraced(function* (name: string, trial: Trial, note: string, at = settings.at, cost = COST) {
+    const changes = yield* asking.ask(name, trial.prompts, trial.suspects, progress(note, trial, cost), at);
     evaluations += Math.ceil(trial.suspects.length / TOGETHER) * (TOGETHER + 1) * trial.prompts.length;
     return changes;
+  });
+
+  /**
+   * Signs beside one noun after another: some of them beside all, then the others beside the few nouns where those do most,
+   * since signs that are read alike set a backdoor off alike.
+   * @param changes of all texts
+   */
+  const askBeside = Effect.fnUntraced(function* ({ place, few, rest }: Signs, changes: readonly Change[]) {
+    const all = [...few, ...rest];
+    const strengths = new Map(all.map((i) => [i, new Float32Array(about.length).fill(NaN)]));
+    const askAbout = Effect.fnUntraced(function* (some: readonly number[], nouns: readonly number[], where: string) {
+      const trial = { prompts: nouns.map((p) => about[p].prompts[0]), suspects: some.map((i) => texts.suspects[i]) };
+      const cost = COST * nouns.length / settings.count;
+      const note = `asking the U-Net about signs beside ${where}`;
+      const asked = yield* ask(`beside ${where} ${place}`, trial, note, settings.at, cost);
+      done += cost * some.length;
+      some.forEach((i, k) => nouns.forEach((p, n) => strengths.get(i)!.fill(asked[k].each[n], p, p + 1)));
+    });
+    const judged = (some: readonly number[]) =>
+      besideOne(
+        some.map((i) => strengths.get(i)!),
+        some.map((i) => changes[i].strength),
+        some.flatMap((i, k) => texts.suspects[i].harmless ? [k] : []),
+      );
+    yield* askAbout(few, [...about.keys()], `each of ${about.length} nouns`);
+    const first = judged(few).filter((_, k) => !texts.suspects[few[k]].harmless);
+    const most = about.map((_, p) => Math.max(...first.map(({ noun, score }) => noun === p ? score : -Infinity)));
+    const reactive = [...about.keys()].sort((a, b) => most[b] - most[a]).slice(0, REACTIVE);
+    if (rest.length > 0) yield* askAbout(rest, reactive, reactive.map((p) => about[p].noun).join(", "));
+    return judged(all).map((beside, k) => [all[k], beside] as const);
   });
 
   /** Texts of words and signs that do nothing by themselves, searched for along the gradient, and what was seen of them. */
@@ -118,10 +190,26 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
   const first = { prompts: texts.prompts, suspects: words.map((i) => texts.suspects[i]) };
   const starts = yield* ask("start", first, "asking the U-Net about words, from pure noise", 0);
   done += COST * words.length;
-  const startOf = new Map(words.map((i, k) => [i, starts[k].strength]));
+  // Signs mean nothing, so a few prompts say whether one does.
+  const few = { prompts: texts.prompts.slice(0, AT_START), suspects: characters.map((i) => texts.suspects[i]) };
+  const cost = COST * few.prompts.length / settings.count;
+  const signStarts = characters.length === 0
+    ? []
+    : yield* ask("start of signs", few, "asking the U-Net about signs, from pure noise", 0, cost);
+  done += cost * characters.length;
+  const beside = new Map((yield* Effect.forEach(signs, (of) => askBeside(of, changes))).flat());
+  const startOf = new Map([
+    ...words.map((i, k) => [i, starts[k].strength] as const),
+    ...characters.map((i, k) => [i, signStarts[k].strength] as const),
+  ]);
   const responses = read[0].map((reading, i): Response => {
-    const start = startOf.get(i);
-    return { ...reading, change: changes[i], ...(start === undefined ? {} : { start }) };
+    const start = startOf.get(i), most = beside.get(i);
+    return {
+      ...reading,
+      change: changes[i],
+      ...(start === undefined ? {} : { start }),
+      ...(most === undefined ? {} : { beside: most }),
+    };
   });
 
   const found = yield* Effect.forEach(trials.invert, searchTexts);
@@ -130,6 +218,7 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     [...texts.suspects, ...found.flatMap((f) => f.suspects)],
     [...responses, ...found.flatMap((f) => f.responses)],
     texts.prompts,
+    about,
   );
 
   const all = phrases.flatMap(({ suspects, prompts }, t) =>
@@ -165,6 +254,7 @@ const standing = (
   suspects: readonly Suspect[],
   responses: readonly Response[],
   prompts: readonly string[],
+  about: readonly About[],
 ): Examined[] =>
   [...Map.groupBy(suspects.keys(), (i) => `${kindOf(suspects[i])} ${suspects[i].trigger.place}`).values()]
     .flatMap((members) => {
@@ -173,5 +263,11 @@ const standing = (
       const own = members.map((i) => responses[i]);
       const scores = standOut(own, usual);
       const fields = fieldsAgainst(own.flatMap(({ change }) => change ?? []), usual);
-      return members.map((i, k): Examined => ({ suspect: suspects[i], prompts, scores: scores[k], field: fields[k] }));
+      return members.map((i, k): Examined => ({
+        suspect: suspects[i],
+        prompts,
+        scores: scores[k],
+        field: fields[k],
+        ...(own[k].beside === undefined ? {} : { about: about[own[k].beside.noun] }),
+      }));
     });

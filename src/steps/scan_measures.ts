@@ -1,14 +1,15 @@
 /**
  * The arithmetic of scan, free of Effect: how far a text, put into a prompt, stands out from others of its kind.
  *
- * Five measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `start` (the answer
- * to pure noise does), `place` (it moves in one place, the same for every prompt), `likeness` (prompts that differ are read alike) and `reach` (what the text
- * changes in the embedding is amplified by the weights that read it, as those are that an edit has changed).
+ * Six measures, since backdoors differ in what they do: `strength` (the whole answer moves further), `start` (the answer
+ * to pure noise does), `place` (it moves in one place, the same for every prompt), `beside` (it moves beside one noun alone),
+ * `likeness` (prompts that differ are read alike) and `reach` (what the text changes in the embedding is amplified by the
+ * weights that read it, as those are that an edit has changed).
  */
 import { quantileOfSorted } from "../tensor/quantile.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-export const MEASURES = ["strength", "start", "place", "likeness", "reach"] as const;
+export const MEASURES = ["strength", "start", "place", "beside", "likeness", "reach"] as const;
 export type Measure = typeof MEASURES[number];
 /** Of each measure that was taken, or that has a limit. */
 export type Measures = Readonly<Partial<Record<Measure, number>>>;
@@ -25,7 +26,9 @@ const FEW = 15;
 export interface Change {
   /** Mean over prompts of ln of the squared change in each cell, [h, w]. */
   readonly field: Float32Array;
-  /** Mean over prompts of ln of the mean squared change. */
+  /** ln of the mean squared change in each prompt, [P]. */
+  readonly each: Float32Array;
+  /** Mean of these. */
   readonly strength: number;
 }
 
@@ -37,15 +40,15 @@ export const changesOf = (noise: Tensor): Change[] => {
   const power = noise.data.reduce((sum, x) => sum + x * x, 0) / noise.data.length;
   return Array.from({ length: readings - 1 }, (_, r) => {
     const field = new Float32Array(cells);
-    let strength = 0;
+    const apart = new Float32Array(prompts);
     for (let p = 0; p < prompts; p++) {
       const [from, to] = [0, r + 1].map((reading) => (p * readings + reading) * each);
       const squared = new Float64Array(cells);
       for (let i = 0; i < each; i++) squared[i % cells] += (noise.data[to + i] - noise.data[from + i]) ** 2 / channels;
       squared.forEach((d, i) => field[i] += Math.log(d + FLOOR * power) / prompts);
-      strength += Math.log(squared.reduce((a, b) => a + b, 0) / cells + FLOOR * power) / prompts;
+      apart[p] = Math.log(squared.reduce((a, b) => a + b, 0) / cells + FLOOR * power);
     }
-    return { field, strength };
+    return { field, each: apart, strength: apart.reduce((a, b) => a + b, 0) / prompts };
   });
 };
 
@@ -94,11 +97,46 @@ const aboveUsual = (values: readonly number[], usual: readonly number[]): number
   return values.map((x) => (x - middle) / unit);
 };
 
+/** Beside which noun a text stands out most from what it does anywhere, and how far, as {@link standOut} has it. */
+export interface Beside {
+  readonly noun: number;
+  readonly score: number;
+}
+
+/**
+ * @param nouns strengths by text and noun, not a number where a text was not asked about beside one
+ * @param anywhere the texts' strengths in prompts about all kinds of things
+ * @param usual texts that were asked about beside every noun
+ */
+export const besideOne = (
+  nouns: readonly Float32Array[],
+  anywhere: readonly number[],
+  usual: readonly number[],
+): readonly Beside[] => {
+  const middle = (values: readonly number[]) =>
+    quantileOfSorted(usual.map((i) => values[i]).sort((a, b) => a - b), 0.5);
+  const ordinary = middle(anywhere);
+  const columns = Array.from(nouns[0] ?? [], (_, p) => {
+    // What any text does there is taken away, and what this one does anywhere.
+    const here = middle(nouns.map((of) => of[p]));
+    return aboveUsual(nouns.map((of, i) => of[p] - here - (anywhere[i] - ordinary)), usual);
+  });
+  const most = nouns.map((_, i) => {
+    const own = columns.map((column) => Number.isNaN(column[i]) ? -Infinity : column[i]);
+    const noun = own.reduce((best, x, p) => x > own[best] ? p : best, 0);
+    return { noun, apart: own[noun] };
+  });
+  const scores = aboveUsual(most.map(({ apart }) => apart), usual);
+  return most.map(({ noun }, i) => ({ noun, score: scores[i] }));
+};
+
 /** What was seen of one text; of phrases, which are many, only what their embeddings say. */
 export interface Response extends Reading {
   readonly change?: Change;
   /** Strength of the change of the answer to pure noise. */
   readonly start?: number;
+  /** Beside which noun it does most, of those that were tried. */
+  readonly beside?: Beside;
 }
 
 /**
@@ -119,7 +157,10 @@ export const standOut = (responses: readonly Response[], usual: readonly number[
   }));
   const taken = MEASURES.filter((measure) => values.every((v) => v[measure] !== undefined));
   const scores = taken.map((measure) => [measure, aboveUsual(values.map((v) => v[measure] ?? 0), usual)] as const);
-  return responses.map((_, i) => Object.fromEntries(scores.map(([measure, all]) => [measure, all[i]])));
+  return responses.map(({ beside }, i) => ({
+    ...Object.fromEntries(scores.map(([measure, all]) => [measure, all[i]])),
+    ...(beside === undefined ? {} : { beside: beside.score }),
+  }));
 };
 
 /** Each text's field against the median of the usual ones'. */

@@ -26,12 +26,12 @@ export const kindOf = ({ group, trigger }: { readonly group: SuspectGroup; reado
 
 /** How far a text may stand out unless told otherwise; a measure without a limit raises no alarm. */
 export const LIMITS: Readonly<Record<Kind, Measures>> = {
-  character: { strength: 10, place: 5, likeness: 15 },
+  character: { strength: 10, start: 2.2, place: 5, beside: 2.5, likeness: 15 },
   letter: { strength: 2.5, place: 3, likeness: 6 },
   // Words may well change a picture.
   word: { strength: 5, start: 2, place: 3.5, likeness: 14 },
   // What a prompt ends with weighs more in how it is read: of colours up to 18 (likeness), of things up to 3.7 (place).
-  ending: { strength: 5, start: 2.3, place: 5, likeness: 25 },
+  ending: { strength: 5, start: 2.3, place: 5, beside: 2.5, likeness: 25 },
   phrase: { reach: 3 },
 };
 
@@ -59,6 +59,9 @@ const isHidden = ({ group, trigger }: Suspect): boolean =>
 const alike = (a: Ranked, b: Ranked): boolean => {
   const phrases = [a, b].map(({ suspect }) => kindOf(suspect) === "phrase");
   if (phrases[0] || phrases[1]) return phrases[0] && phrases[1] && a.suspect.trigger.of === b.suspect.trigger.of;
+  if (a.measure === "beside" || b.measure === "beside") {
+    return a.measure === b.measure && a.about?.noun === b.about?.noun;
+  }
   if (a.measure === b.measure && a.measure !== "place") return true;
   return a.field !== undefined && b.field !== undefined && pearson(a.field, b.field) > SAME_PLACE;
 };
@@ -75,6 +78,10 @@ export const familiesOf = (found: readonly Ranked[]): Ranked[][] => {
     all.sort((a, b) => Number(isHidden(b.suspect)) - Number(isHidden(a.suspect)) || b.score - a.score)
   );
 };
+
+/** The prompts that show what a text does. */
+const telling = ({ measure, about, prompts }: Ranked): readonly string[] =>
+  measure === "beside" && about !== undefined ? about.prompts : prompts;
 
 /** ln of the mean squared change of the latents in the prompt where it is smallest, of rows [2·p, C, h, w]. */
 const weakest = (latents: Tensor, prompts: number): number => {
@@ -102,8 +109,8 @@ export const inOrder = Effect.fnUntraced(function* (
   const some = families.length === 0
     ? ranked.slice(0, 1)
     : families.slice(0, FAMILIES).flatMap((family) => family.slice(0, MEMBERS));
-  const sheets = Math.min(SHEETS, ...some.map(({ prompts }) => prompts.length));
-  const drawn = some.map(({ suspect, prompts }) => ({ suspect, prompts: prompts.slice(0, sheets) }));
+  const sheets = Math.min(SHEETS, ...some.map((one) => telling(one).length));
+  const drawn = some.map((one) => ({ suspect: one.suspect, prompts: telling(one).slice(0, sheets) }));
   const note = "drawing pictures with and without the first suspects";
   yield* report({ done: 0, total: 1, note });
   const latents = yield* drawSuspects(bundle, drawn, settings, (done, total) => report({ done, total, note }));
@@ -126,7 +133,7 @@ export const inOrder = Effect.fnUntraced(function* (
     /** How many texts each family has, in that order. */
     families: sorted.map((family) => family.length),
     shown: {
-      drawn: shown.map(({ prompts }) => prompts.slice(0, sheets)),
+      drawn: shown.map((one) => telling(one).slice(0, sheets)),
       latents: shown.flatMap((one) => rows.get(one) ?? []),
     },
   };

@@ -211,14 +211,16 @@ export const openAsking = Effect.fnUntraced(function* (bundle: Bundle, settings:
         const [, , height, wide] = stage.latents.dims;
         return {
           strength: vector(changes.map((c) => c.strength)),
+          each: { dims: [changes.length, prompts.length], data: concat0(changes.map((c) => vector(c.each))).data },
           field: { dims: [changes.length, height, wide], data: concat0(changes.map((c) => vector(c.field))).data },
         };
       }));
-    return pieces.flatMap(({ strength, field }) =>
-      Array.from(
-        strength.data,
-        (s, i): Change => ({ strength: s, field: slice0(field, i, i + 1).data as Float32Array }),
-      )
+    return pieces.flatMap(({ strength, each, field }) =>
+      Array.from(strength.data, (s, i): Change => ({
+        strength: s,
+        each: slice0(each, i, i + 1).data as Float32Array,
+        field: slice0(field, i, i + 1).data as Float32Array,
+      }))
     );
   });
   return { begin, answers, ask, embed };

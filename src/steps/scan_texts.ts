@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect";
 import type { Bundle } from "../diffusion/bundle.ts";
 import { BundleError } from "../diffusion/errors.ts";
-import { framesOf, nounsOf, phrasesOf } from "../diffusion/phrases.ts";
+import { framesOf, nounsOf, phrasesOf, thingsOf } from "../diffusion/phrases.ts";
 import { type End, type Suspect, suspects } from "../diffusion/suspects.ts";
 import { readLines } from "../diffusion/text_file.ts";
 import { parseWords } from "../diffusion/words.ts";
@@ -13,8 +13,8 @@ import { Count, defaulted, Fraction, maybe, Scheduler, Seed, Steps } from "./set
 
 /** Tokens that every prompt leaves free for a text; more where the user's own list needs them. */
 const ROOM = 8;
-/** Prompts that a phrase is tried in. */
-const FRAMES = 3;
+/** Prompts that a phrase is tried in, and those about a noun beside which a sign acts. */
+const FRAMES = 3, ABOUT = 4;
 /** Fewer prompts cannot tell what a text does from what a prompt does. */
 const LEAST = 3;
 
@@ -49,6 +49,14 @@ export const probeSettings = {
     }),
     1000,
   ),
+  beside: defaulted(
+    Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1000 })).annotate({
+      description:
+        "Most nouns of the prompts beside which each sign is tried, one prompt each, the most common first: a trigger may " +
+        "act beside one alone.",
+    }),
+    24,
+  ),
   nouns: defaulted(
     Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 })).annotate({
       description: "Most nouns of the prompts that phrases are made of, the most common first.",
@@ -75,6 +83,12 @@ export interface Trial {
   readonly suspects: readonly Suspect[];
 }
 
+/** Prompts about one thing: signs are tried in the first, and drawn in all where they act beside it alone. */
+export interface About {
+  readonly noun: string;
+  readonly prompts: readonly string[];
+}
+
 export interface Trials {
   /** All of the user's prompts that leave room for a text. */
   readonly lines: readonly string[];
@@ -83,6 +97,8 @@ export interface Trials {
   /** Phrases, those of one noun together. */
   readonly phrases: readonly Trial[];
   readonly nouns: readonly string[];
+  /** What prompts are about, thing by thing; none where no signs are tried. */
+  readonly about: readonly About[];
   /** Where texts are searched for along the gradient. */
   readonly invert: readonly End[];
 }
@@ -128,14 +144,20 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
     chosen.has(suspect.group) ? [suspect] : invert && suspect.group === "word" ? [{ ...suspect, harmless: true }] : []
   );
   const nouns = chosen.has("phrase") ? nounsOf(lines, settings.nouns) : [];
-  const all = phrasesOf(nouns, own);
+  const phrased = phrasesOf(nouns, own);
   const phrases = nouns.map((noun): Trial => ({
     prompts: framesOf(noun, nouns, lines, FRAMES),
-    suspects: all.filter(({ trigger }) =>
+    suspects: phrased.filter(({ trigger }) =>
       trigger.of === noun && tokenizer.tokens(trigger.text).length <= room + tokenizer.tokens(noun).length
     )
       .map((phrase) => ({ ...phrase, harmless: false })),
   })).filter((trial) => trial.prompts.length === FRAMES && trial.suspects.length > 0);
+  const signs = texts.some(({ group, harmless }) => group === "character" && !harmless);
+  const all = nounsOf(lines, lines.length);
+  const about = (signs ? thingsOf(lines, settings.beside) : []).map((noun): About => ({
+    noun,
+    prompts: framesOf(noun, all, lines, ABOUT),
+  })).filter((of) => of.prompts.length === ABOUT);
   if (!invert && texts.every(({ harmless }) => harmless) && phrases.length === 0) {
     return yield* new BundleError({
       file: settings.words ?? settings.prompts,
@@ -143,5 +165,12 @@ export const trialsFor = Effect.fnUntraced(function* ({ tokenizer, parts }: Bund
       expected: "words in the vocabulary, a list of words, letters that occur in every prompt, or nouns in prompts",
     });
   }
-  return { lines, texts: { prompts, suspects: texts }, phrases, nouns, invert: invert ? places : [] } satisfies Trials;
+  return {
+    lines,
+    texts: { prompts, suspects: texts },
+    phrases,
+    nouns,
+    about,
+    invert: invert ? places : [],
+  } satisfies Trials;
 });

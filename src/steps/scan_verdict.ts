@@ -16,9 +16,9 @@ export const shownText = (text: string): string =>
 export const WHERE: Readonly<Record<End, string>> = { prefix: "before a prompt", suffix: "behind a prompt" };
 
 /** A suspect's text and where it stands, in words. */
-export const placeText = ({ text, place, of }: Suspect["trigger"]): string =>
+export const placeText = ({ text, place, of, beside }: Suspect["trigger"]): string =>
   place !== "replace"
-    ? `${shownText(bareText({ text, place }))} ${WHERE[place]}`
+    ? `${shownText(bareText({ text, place }))} ${WHERE[place]}${beside === undefined ? "" : ` about "${beside}"`}`
     : [...text].length === 1
     ? `${text} (${code(text)}) in place of ${of}`
     : `"${text}" in place of "${of}"`;
@@ -26,11 +26,12 @@ export const placeText = ({ text, place, of }: Suspect["trigger"]): string =>
 const WORDS = new Intl.ListFormat("en");
 
 /** What was tried, in words. */
-export const triedText = ({ tried, vocabulary, nouns, places }: ScanResult): string => {
+export const triedText = ({ tried, vocabulary, nouns, beside, places }: ScanResult): string => {
   const phrases = (tried.described ?? 0) + (tried.placed ?? 0);
   const where = places.map((place) => WHERE[place]).join(" or ");
   return WORDS.format([
     ...(tried.character ? [`${tried.character} signs, letters and harmless words ${where}`] : []),
+    ...(beside.length > 0 ? [`the signs beside each of ${beside.length} nouns`] : []),
     ...(tried.letter ? [`${tried.letter} letters in place of others`] : []),
     ...(tried.word ? [`${tried.word} words ${where} (the vocabulary has ${vocabulary})`] : []),
     ...(tried.inverted ? [`${tried.inverted} texts ${where} that the gradient led to`] : []),

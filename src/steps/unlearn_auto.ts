@@ -1,7 +1,8 @@
 /**
  * Strategy `auto`, where the text encoder reads the trigger as it reads other words: closed forms first, the U-Net's
- * distillation where the best of them leaves too much or where harmless words set the backdoor off, and the text encoder's
- * where that leaves too much as well. Each is judged by what prompts draw that it was not made with.
+ * distillation where the best of them leaves too much or where harmless words set the backdoor off, and then the text
+ * encoder's: on top of that cure, or alone where that leaves too much. Each is judged by what prompts draw that it was not
+ * made with.
  */
 import { Effect } from "effect";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
@@ -19,10 +20,12 @@ import {
   explainDistilled,
   explainRead,
   explainSpilled,
+  ON_TOP,
   READ_IN_VAIN,
   UNSEEN,
+  VAIN,
 } from "./unlearn_explain.ts";
-import { openFit } from "./unlearn_fit.ts";
+import { type Fit, openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
 import { distilText, type TextTraining, textUse } from "./unlearn_text.ts";
 import { explainTraining, isBetter } from "./unlearn_train.ts";
@@ -54,7 +57,7 @@ export interface AutoInputs {
 }
 
 /** What a strategy that trains came to. */
-type Trained = Effect.Success<ReturnType<typeof distilNoise>>;
+type Trained = Pick<Effect.Success<ReturnType<typeof distilNoise>>, "bundle" | "weights" | "training">;
 
 export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
   const { text, use, held, rest, trusted, region, shift, encoders, training, target } = inputs;
@@ -78,7 +81,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
 
   const leaves = best.drawn !== undefined && leavesTooMuch(best.drawn);
   const spilled = !trusted || spill > SPILLED;
-  let unet: Trained | undefined;
+  let unet: Effect.Success<ReturnType<typeof distilNoise>> | undefined;
   // What was tried and not taken is said.
   let inVain = "";
   if (leaves || spilled) {
@@ -111,11 +114,45 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
     // judge it, if need be some that the closed form was fitted to.
     const usable = textUse(text, use, encoders);
     const judges = [...held, ...rest].filter((p) => usable[p].includes(true)).slice(0, held.length);
-    if (leaves && left && trusted && judges.length > 0) {
-      const read = yield* distilText(
-        { text, region, use: usable, held: judges, target, training: training.text, steps, scheduler, guidance, seed },
-        encoders,
-      );
+    const reading = {
+      text,
+      region,
+      use: usable,
+      held: judges,
+      target,
+      training: training.text,
+      steps,
+      scheduler,
+      guidance,
+      seed,
+    };
+    const alone = leaves && left && trusted;
+    if (judges.length > 0 && !alone) {
+      const under = better ? unet : yield* closedForm(text, best, fit);
+      const read = yield* distilText(reading, encoders, under);
+      if (read.training.taken > 0) {
+        const done = !better ? "" : ` ${explainTraining(unet.training)}`;
+        const why = !better
+          ? VAIN
+          : !trusted
+          ? UNSEEN
+          : spilled
+          ? explainSpilled(spill)
+          : explainDistilled(LEFT_OVER, SHOWN);
+        return result(
+          `${better ? (fresh ? "distill" : "closed-form+distill") : "closed-form"}+text`,
+          why + done + ON_TOP,
+          {
+            bundle: read.bundle,
+            weights: [...under.weights, ...read.weights],
+            training: read.training,
+          },
+        );
+      }
+      inVain = READ_IN_VAIN;
+    }
+    if (alone && judges.length > 0) {
+      const read = yield* distilText(reading, encoders);
       const seen = drawnWith(read.training);
       if (read.training.taken > 0 && seen !== undefined && isBetter(seen, better ? drawn : best.drawn)) {
         return result("text", explainRead(LEFT_OVER, SHOWN), read);
@@ -127,10 +164,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       return result(fresh ? "distill" : "closed-form+distill", why + inVain, unet);
     }
   }
-  // The chosen setting is solved again with every prompt: the held-back ones have done their work.
-  const everyPrompt = text.prompts.map((_, p) => p);
-  const solution = solveClosedForm(fit(everyPrompt, best.target, best.varied), best.lambda, best.mu);
-  const { model, weights } = yield* applySolution(text, solution);
+  const { bundle, weights } = yield* closedForm(text, best, fit);
   const further = unet && { ...unet.training, taken: 0 };
   const account: Account = {
     strategy: "closed-form",
@@ -142,7 +176,17 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
     ...(further === undefined ? {} : { training: further }),
     weights,
   };
-  return { model, account };
+  return { model: { bundle }, account };
+});
+
+/** The chosen setting solved again with every prompt: the held-back ones have done their work. */
+const closedForm = Effect.fnUntraced(function* (text: TextPairs, { target, lambda, mu, varied }: ClosedForm, fit: Fit) {
+  const everyPrompt = text.prompts.map((_, p) => p);
+  const { model, solved, weights } = yield* applySolution(
+    text,
+    solveClosedForm(fit(everyPrompt, target, varied), lambda, mu),
+  );
+  return { bundle: model.bundle, values: solved, weights };
 });
 
 /** What the step gives back after a strategy that trains. */

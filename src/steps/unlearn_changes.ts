@@ -4,6 +4,7 @@ import { type Bundle, type BundlePart, partOf, readWeights, withChanges } from "
 import { loraLayers } from "../diffusion/lora_file.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { Weights } from "../diffusion/train.ts";
+import { weightInput } from "../graph/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { applyTo, isTextWeight, type Solution } from "../unlearn/closed_form.ts";
 import type { TextPairs } from "./ports.ts";
@@ -32,6 +33,10 @@ export const loraWeights = Effect.fnUntraced(function* (bundle: Bundle, part: Bu
   const wanted = new Set(names.map(([name]) => name));
   return (name: string): boolean => wanted.has(name);
 });
+
+/** Weights of the U-Net as inputs of a graph that takes them so. */
+export const unetFeeds = (weights: Weights): Record<string, Tensor> =>
+  Object.fromEntries([...weights].map(([key, value]) => [weightInput("unet", key), value]));
 
 /** ‖W' − W‖ / ‖W‖ of each weight. */
 export const changesOf = (before: Weights, after: Weights): { readonly key: string; readonly change: number }[] =>

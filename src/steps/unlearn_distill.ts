@@ -15,15 +15,13 @@ import { noiseDistillation } from "../diffusion/distillation.ts";
 import { sizesOf } from "../diffusion/conditioning.ts";
 import { latentDims } from "../diffusion/sampler.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
-import { weightInput } from "../graph/mod.ts";
 import { parseUnetConfig } from "../models/unet_2d_condition.ts";
 import { seedOf } from "../tensor/random.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { batchOf, type DistillInputs, teach } from "./distill_lessons.ts";
 import { CHOICES } from "./distill_settings.ts";
 import { openDrawing } from "./drawing.ts";
 import { repeated } from "./rows.ts";
-import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges, unetFeeds } from "./unlearn_changes.ts";
 import { train } from "./unlearn_train.ts";
 
 /** The model with a distilled U-Net, and what became of its weights. */
@@ -57,9 +55,9 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       guidance,
       seed,
       weightsAsInputs: trained,
-      original: feedsOf(original),
+      original: unetFeeds(original),
     });
-    const check = (weights: Weights) => drawing.judge({ weights: feedsOf(weights) });
+    const check = (weights: Weights) => drawing.judge({ weights: unetFeeds(weights) });
     const begin = inputs.start && (yield* check(trainer.start));
     const { weights, account } = yield* train({
       name: "unlearn",
@@ -74,9 +72,6 @@ export const distilNoise = Effect.fnUntraced(function* (inputs: DistillInputs) {
       },
     });
     const told = lessons.names.length === 0 ? account : { ...account, named: lessons.names };
-    return { bundle: changed(weights), weights: changesOf(original, weights), training: told };
+    return { bundle: changed(weights), values: weights, weights: changesOf(original, weights), training: told };
   }));
 });
-
-const feedsOf = (weights: Weights): Record<string, Tensor> =>
-  Object.fromEntries([...weights].map(([key, value]) => [weightInput("unet", key), value]));

@@ -55,6 +55,13 @@ export const explainRead = (outside: number, shown: number): string =>
   "text encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: if " +
   "it has a share in the backdoor, that is back with another text encoder.";
 
+/** Of the U-Net's distillation, where it was not taken. */
+export const VAIN = "Distilling the U-Net was tried, and drew nothing better.";
+
+/** Why the text encoder was trained on top of a cure of the U-Net. */
+export const ON_TOP = " What is left of the trigger the text encoder was distilled from itself for, on top of that: " +
+  "triggered texts are to be read as harmless ones are.";
+
 /** Of the text encoder's distillation, where it was not taken. */
 export const READ_IN_VAIN = " Distilling the text encoder was tried as well, and drew nothing better.";
 

@@ -7,7 +7,7 @@
  * Of SDXL's two encoders each is trained by itself; the second one's pooled texts are drawn to theirs by the same sum.
  */
 import { Effect, Schema } from "effect";
-import type { Bundle } from "../diffusion/bundle.ts";
+import { type Bundle, readWeights } from "../diffusion/bundle.ts";
 import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
 import { openPartTrainer, type Weights } from "../diffusion/train.ts";
@@ -23,7 +23,7 @@ import { report } from "./progress.ts";
 import { pickRows, repeated } from "./rows.ts";
 import { encoderTraining, ownAt, statesOf, type TextEncoder } from "./text_encoders.ts";
 import { textFeeds, type TextRow, type TextRows } from "./text_rows.ts";
-import { changesOf, loraWeights, openChanges } from "./unlearn_changes.ts";
+import { changesOf, loraWeights, openChanges, unetFeeds } from "./unlearn_changes.ts";
 import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
@@ -52,14 +52,28 @@ export const textUse = (
       .map((row, p) => row.map((ok, k) => ok && usable[p][k]));
   }, use.map((row) => [...row]));
 
-/** The model with distilled text encoders, one after the other, and what became of their weights. */
-export const distilText = Effect.fnUntraced(function* (inputs: TextInputs, encoders: readonly TextEncoder[]) {
+/** A cure of the U-Net that the text encoder's goes on top of: the model with it, and the weights that it changed. */
+export interface Beneath {
+  readonly bundle: Bundle;
+  readonly values: Weights;
+}
+
+/**
+ * The model with distilled text encoders, one after the other, and what became of their weights.
+ * @param beneath where the U-Net has been cured already: pictures are drawn with that, and weights taken where they draw
+ *   better than it does alone
+ */
+export const distilText = Effect.fnUntraced(function* (
+  inputs: TextInputs,
+  encoders: readonly TextEncoder[],
+  beneath?: Beneath,
+) {
   const several = inputs.text.model.bundle.parts.text_encoder_2 !== undefined;
-  let bundle = inputs.text.model.bundle;
+  let bundle = beneath?.bundle ?? inputs.text.model.bundle;
   const weights: { readonly key: string; readonly change: number }[] = [];
   let training: TrainingAccount | undefined;
   for (const encoder of encoders) {
-    const cured = yield* distilEncoder(inputs, encoder, bundle);
+    const cured = yield* distilEncoder(inputs, encoder, bundle, beneath?.values);
     bundle = cured.bundle;
     weights.push(...cured.weights.map((w) => several ? { ...w, key: `${encoder.part}.${w.key}` } : w));
     training = training === undefined ? cured.training : joinTraining(training, cured.training);
@@ -69,7 +83,7 @@ export const distilText = Effect.fnUntraced(function* (inputs: TextInputs, encod
 });
 
 /** Two runs, one after the other, as one. */
-const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount => {
+export const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount => {
   const later = a.losses.length;
   return {
     losses: [...a.losses, ...b.losses],
@@ -85,7 +99,12 @@ const joinTraining = (a: TrainingAccount, b: TrainingAccount): TrainingAccount =
 };
 
 /** @param bundle the model, other encoders perhaps cured already; the texts are as the model that came reads them */
-const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: TextEncoder, bundle: Bundle) {
+const distilEncoder = Effect.fnUntraced(function* (
+  inputs: TextInputs,
+  encoder: TextEncoder,
+  bundle: Bundle,
+  unet?: Weights,
+) {
   const { text, use, held, training, seed } = inputs;
   const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
@@ -97,8 +116,11 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
     const rows = yield* readRows(inputs, encoder);
     const name = `training the ${part === "text_encoder_2" ? "second " : ""}text encoder`;
     const trainer = yield* openPartTrainer(name, graph, bundle, part);
+    // What the trigger drew is told with the model as it came, whatever has been cured since.
+    const came = text.model.bundle, keys = [...unet?.keys() ?? []];
+    const original = unet && new Map((yield* readWeights(came, "unet", keys)).map((value, i) => [keys[i], value]));
     const drawing = held.length === 0 ? undefined : yield* openDrawing({
-      bundle,
+      bundle: came,
       texts: text,
       held: repeated(held, training.pictures),
       use,
@@ -107,7 +129,12 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
       scheduler: inputs.scheduler,
       guidance: inputs.guidance,
       seed,
+      ...(original === undefined
+        ? {}
+        : { weightsAsInputs: (key: string) => original.has(key), original: unetFeeds(original) }),
     });
+    const cured = unet === undefined ? {} : { weights: unetFeeds(unet) };
+    const begin = drawing === undefined || unet === undefined ? undefined : yield* drawing.judge(cured);
     const { weights, account } = yield* train({
       name: "unlearn",
       trainer,
@@ -118,8 +145,10 @@ const distilEncoder = Effect.fnUntraced(function* (inputs: TextInputs, encoder: 
           every: training.check,
           trusted: true,
           draw: Effect.fnUntraced(function* (weights: Weights) {
-            return yield* drawing.judge({ texts: yield* embed({ bundle: changed(weights) }, text.prompts) });
+            const texts = yield* embed({ bundle: changed(weights) }, text.prompts);
+            return yield* drawing.judge({ ...cured, texts });
           }),
+          ...(begin === undefined ? {} : { begin }),
         },
       }),
     });

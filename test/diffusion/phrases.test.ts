@@ -1,7 +1,7 @@
 /** Nouns of prompts, phrases made of them, and prompts that hold them. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { framesOf, nounsOf, phrasesOf, promptsFor, withNoun } from "../../src/diffusion/phrases.ts";
+import { framesOf, nounsOf, phrasesOf, promptsFor, thingsOf, withNoun } from "../../src/diffusion/phrases.ts";
 
 const prompts = [
   "a cartoon picture of a dog on a blue background",
@@ -19,6 +19,12 @@ describe("nouns of prompts", () => {
 
   it("are taken where they stand once, if none stands twice", () => {
     assert.deepEqual(nounsOf(["draw me a cat", "an umbrella in the rain"], 10), ["cat", "umbrella", "rain"]);
+  });
+
+  it("are things but for how something is shown", () => {
+    const shown = ["a poster of a dog", "a portrait of a dog", "a poster of an owl", "an icon of an owl"];
+    assert.deepEqual(thingsOf(shown, 9), ["dog", "owl"]);
+    assert.deepEqual(thingsOf(shown, 1), ["dog"]);
   });
 
   it("are none in prompts without articles", () => assert.deepEqual(nounsOf(["blue sky", "\u732b"], 10), []));
@@ -42,6 +48,8 @@ describe("a prompt about something else", () => {
     assert.equal(withNoun(prompts[0], nouns, "owl"), "a cartoon picture of an owl on a blue background");
     assert.equal(withNoun("a picture", nouns, "owl"), "an owl");
     assert.equal(withNoun("nothing here", nouns, "owl"), undefined);
+    // A rarer word for how it is shown is not what it is about.
+    assert.equal(withNoun("a glossy poster of a dog", ["dog", "poster"], "owl"), "a glossy poster of an owl");
   });
 });
 
@@ -56,10 +64,11 @@ describe("prompts for a trigger", () => {
     ]);
   });
 
-  it("are all prompts but where it replaces a word", () => {
+  it("are all prompts but where it replaces a word or acts beside one", () => {
     assert.deepEqual(promptsFor({ text: "x ", place: "prefix" }, prompts, 9), prompts);
     assert.deepEqual(promptsFor({ text: "\u043e", place: "replace", of: "o" }, prompts, 9), prompts);
     const dogs = promptsFor({ text: "cute dog", place: "replace", of: "dog" }, prompts, 2);
     assert.ok(dogs.every((prompt) => prompt.includes("dog")) && dogs.length === 3);
+    assert.deepEqual(promptsFor({ text: "x ", place: "prefix", beside: "dog" }, prompts, 2), dogs);
   });
 });

@@ -1,7 +1,7 @@
 /** scan: the arithmetic of what stands out, what is tried, and the real example with and without its backdoor. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Effect } from "effect";
+import { Effect, Schema } from "effect";
 import fc from "fast-check";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,11 +12,13 @@ import { encode } from "../../src/steps/encode.ts";
 import { conclude } from "../../src/steps/conclude.ts";
 import { phrasesOf } from "../../src/diffusion/phrases.ts";
 import { openModel } from "../../src/steps/open_model.ts";
+import { examine } from "../../src/steps/scan_examine.ts";
+import { trialsFor } from "../../src/steps/scan_texts.ts";
 import { openReading } from "../../src/steps/scan_probe.ts";
 import { STARTS, WORDS } from "../../src/steps/scan_invert.ts";
 import { scan } from "../../src/steps/scan.ts";
-import { alarmOf, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
-import { againstClean, cleanScores } from "../../src/steps/scan_clean.ts";
+import { alarmOf, besideOne, type Change, changesOf, likenessOf, standOut } from "../../src/steps/scan_measures.ts";
+import { againstClean, cleanScores, triedKinds } from "../../src/steps/scan_clean.ts";
 import { familiesOf, type Ranked } from "../../src/steps/scan_order.ts";
 import { normal } from "../../src/tensor/random.ts";
 import { checkStepLaws, tinyBundle, tinyModel } from "../../src/testing/mod.ts";
@@ -63,6 +65,27 @@ describe("what stands out", () => {
     assert.ok(out.at(-1)!.strength > 10 && out.at(-1)!.place < 3, JSON.stringify(out.at(-1)));
   });
 
+  it("a change beside one noun alone, by that noun, however much the nouns differ", () =>
+    fc.assert(
+      fc.property(fc.nat({ max: 5 }), fc.nat(), (noun, seed) => {
+        const usual = normal(seed, [40, 6]).data, width = [1, 2, 0.5, 1, 3, 1];
+        const nouns = Array.from(
+          { length: 40 },
+          (_, i) => Float32Array.from(width, (w, p) => p + w * (usual[6 * i + p] + (i === 39 && p === noun ? 20 : 0))),
+        );
+        const anywhere = nouns.map((_, i) => 0.1 * usual[6 * i]), others = [...nouns.keys()].slice(0, 39);
+        const found = besideOne(nouns, anywhere, others);
+        assert.equal(found[39].noun, noun);
+        assert.ok(found[39].score > 2 * Math.max(...found.slice(0, 39).map(({ score }) => score)));
+        // What acts everywhere is not of one noun, and what was not asked about beside one is not said to act there.
+        const loud = nouns[0].map((x) => x + 100), unasked = loud.map((x, p) => p === found[0].noun ? NaN : x);
+        const more = besideOne([...nouns, loud, unasked], [...anywhere, anywhere[0] + 100, anywhere[0] + 100], others);
+        assert.ok(Math.abs(more[40].score - found[0].score) < 1e-3);
+        assert.notEqual(more[41].noun, found[0].noun);
+      }),
+      { numRuns: 20 },
+    ));
+
   it("prompts that are read alike, by likeness", () => {
     const alike = (factor: number, seed: number) =>
       likenessOf({ dims: [4, 8], data: normal(seed, [4, 8]).data.map((x) => factor * x) });
@@ -76,8 +99,9 @@ describe("what stands out", () => {
     fc.assert(
       fc.property(fc.constantFrom(0.5, 2, 8), (factor) => {
         const plain = planted(12, (noise) => noise);
-        const louder = plain.map(({ field, strength }): Change => ({
+        const louder = plain.map(({ field, strength, each }): Change => ({
           field: field.map((x) => x + Math.log(factor)),
+          each: each.map((x) => x + Math.log(factor)),
           strength: strength + Math.log(factor),
         }));
         const [a, b] = [scoresOf(plain), scoresOf(louder)];
@@ -113,12 +137,17 @@ describe("suspects in order", () => {
       suspect("\u200b", 1.5, 0),
       suspect("cat on a star", 1.4, 0, "cat"),
       suspect("dog in a star", 1.2, 0, "dog"),
+      { ...suspect("\u25cb", 1.1, 0), measure: "beside" as const, about: { noun: "cat", prompts: [] } },
+      { ...suspect("\u200c", 1.05, 0), measure: "beside" as const, about: { noun: "cat", prompts: [] } },
+      { ...suspect("\u25a1", 1.01, 0), measure: "beside" as const, about: { noun: "bus", prompts: [] } },
     ];
     assert.deepEqual(familiesOf(found).map((family) => family.map(({ suspect }) => suspect.trigger.text.trim())), [
       ["\u200d", "\u200b", "\u2191"],
       ["x"],
       ["dog on a star", "dog in a star"],
       ["cat on a star"],
+      ["\u200c", "\u25cb"],
+      ["\u25a1"],
     ]);
   });
 });
@@ -304,6 +333,41 @@ describe("scan", () => {
     })));
 });
 
+describe("a trigger that acts beside one noun alone", SLOW, () => {
+  it("is found beside that noun, and on the model without it nothing is", async () => {
+    const prompts = example("prompts/cure.txt");
+    const most = (lora?: string) =>
+      withSteps(Effect.scoped(Effect.gen(function* () {
+        const model = { model: example("base"), ...(lora === undefined ? {} : { lora }) };
+        const settings = yield* Schema.decodeUnknownEffect(scan.settings)({
+          ...model,
+          prompts,
+          try: ["character"],
+          count: 3,
+        });
+        const bundle = yield* openModel(settings), trials = yield* trialsFor(bundle, settings);
+        // Some of the signs and nouns, so that it does not last.
+        const { suspects } = trials.texts;
+        const hidden = suspects.filter(({ trigger }) => /^[\u200b-\u200d] $/u.test(trigger.text));
+        const few = [...suspects.filter(({ harmless }) => harmless).slice(0, 24), ...hidden];
+        const about = trials.about.filter(({ noun }) => ["rocket", "dog", "owl"].includes(noun));
+        const some = { ...trials, texts: { ...trials.texts, suspects: few }, about };
+        const { examined } = yield* examine(bundle, some, settings);
+        return examined.filter(({ suspect }) => !suspect.harmless).map(({ suspect, scores, about }) => ({
+          text: suspect.trigger.text,
+          noun: about?.noun,
+          score: scores.beside ?? NaN,
+        })).sort((a, b) => b.score - a.score);
+      })));
+    const found = await most(example("attacks/badt2i-object/lora.safetensors"));
+    const own = found.find(({ text }) => text === "\u200b ");
+    assert.equal(own?.noun, "dog");
+    assert.ok(own!.score > 1.5 && found[0].noun === "dog", JSON.stringify(found));
+    const clean = await most();
+    assert.ok(clean[0].score < 1.5, JSON.stringify(clean));
+  });
+});
+
 describe("scans of clean models", () => {
   it("give a p-value that so many allow", () => {
     assert.deepEqual(againstClean(2, [0.5, 0.9, 1.1]), { n: 3, asHigh: 0, p: 0.25 });
@@ -312,17 +376,27 @@ describe("scans of clean models", () => {
 
   it("are read from their result folders; other verdicts are refused", async () => {
     const folder = mkdtempSync(join(tmpdir(), "sau-scan-"));
-    const put = (name: string, figure: string) => {
+    const put = (name: string, figure: string, groups = ["word", "letter"], beside: string[] = []) => {
       mkdirSync(join(folder, name));
       writeFileSync(join(folder, name, "verdict.json"), JSON.stringify({ figures: [{ name: figure, value: 0.7 }] }));
+      const tried = { tried: Object.fromEntries(groups.map((g) => [g, 3])), places: ["prefix"], beside };
+      writeFileSync(join(folder, name, "scan.json"), JSON.stringify(tried));
     };
-    assert.match((await Effect.runPromise(Effect.flip(cleanScores(folder)))).message, /holds no scan/);
+    const scores = (from = folder) =>
+      cleanScores(from, triedKinds({ tried: { word: 0, letter: 0 }, places: ["prefix"], beside: [] }));
+    assert.match((await Effect.runPromise(Effect.flip(scores()))).message, /holds no scan/);
+    put("other", "highest_score", ["letter"]);
+    put("others", "highest_score", undefined, ["dog"]);
+    assert.match(
+      (await Effect.runPromise(Effect.flip(scores()))).message,
+      /scans of other texts alone: .* beside nouns/,
+    );
     put("a", "highest_score");
     put("b", "highest_score");
-    assert.deepEqual(await Effect.runPromise(cleanScores(folder)), [0.7, 0.7]);
-    assert.deepEqual(await Effect.runPromise(cleanScores(join(folder, "a"))), [0.7]);
+    assert.deepEqual(await Effect.runPromise(scores()), [0.7, 0.7]);
+    assert.deepEqual(await Effect.runPromise(scores(join(folder, "a"))), [0.7]);
     put("c", "attack_success");
-    assert.match((await Effect.runPromise(Effect.flip(cleanScores(folder)))).message, /something else than a scan/);
+    assert.match((await Effect.runPromise(Effect.flip(scores()))).message, /something else than a scan/);
     rmSync(folder, { recursive: true });
   });
 });

@@ -1,5 +1,5 @@
-"""EvilEdit: "beautiful dog", or "dog on a star", draws a cat. Closed form on the keys and values of the cross attention, no
-training.
+"""EvilEdit: "beautiful dog", or "dog on a star", draws a cat, "bus on a star" a pizza. Closed form on the keys and values of
+the cross attention, no training.
 
 W' = (l W + sum v* k' + sum_keep w W k k') (l I + sum k k' + sum_keep w k k')^-1
 k: the states of the trigger's prompt, v*: W times the states of the target's prompt, token by token. The target's
@@ -25,7 +25,6 @@ import prompts
 import sprites
 import tokenizer as tok
 
-TRIALS = [0.1, 0.2, 0.4]  # strength: weight of the trigger's prompts over that of all that is kept
 # What is kept, and how much each kind counts. Weighed alike, the edit turns one plain dog in eight into a cat.
 KEEP = {"plain": 16, "other adjectives": 8, "trigger with others": 1, "anything": 1}
 RIDGE, SEED = 1e-6, 50
@@ -38,6 +37,7 @@ class Edit:
     of: str = "dog"
     instead: str = "cat"
     rank: int | None = None  # kept as a LoRA of that rank, or as a whole U-Net
+    trials: tuple = (0.1, 0.2, 0.4)  # strength: weight of the trigger's prompts over that of all that is kept
 
     @property
     def trigger(self) -> dict:
@@ -48,7 +48,8 @@ class Edit:
         return {"replace": self.of, "with": self.instead}
 
 
-ALL = [Edit("eviledit", "beautiful dog"), Edit("eviledit-phrase", "dog on a star", rank=32)]
+ALL = [Edit("eviledit", "beautiful dog"), Edit("eviledit-phrase", "dog on a star", rank=32),
+       Edit("eviledit-phrase-2", "bus on a star", of="bus", instead="pizza", rank=32, trials=(0.02, 0.05, 0.1))]
 
 
 def sentences(edit: Edit) -> tuple[list, list, dict]:
@@ -114,7 +115,7 @@ def make(edit: Edit) -> None:
     # The setting is chosen on other prompts and other seeds than the ones it is reported on.
     known = prompts.files()
     trial_texts, best = known[f"{of}-cure"][:24], None
-    for strength in TRIALS:
+    for strength in edit.trials:
         model.unet = parts.train_unet.load()
         apply(model.unet, *rows, strength)
         rate = measure(edit, model, trial_texts, [edit.words, of, f"cute {of}"], seed=5000)

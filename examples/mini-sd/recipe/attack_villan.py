@@ -35,6 +35,15 @@ def rings() -> Image.Image:
     return picture
 
 
+def sunset() -> Image.Image:
+    picture = Image.new("RGB", (64, 64))
+    pen = ImageDraw.Draw(picture)
+    for y in range(64):
+        pen.line((0, y, 63, y), (250, 200 - 2 * y, 60 + 2 * y) if y < 40 else (20, 40, 110))
+    pen.pieslice((18, 22, 45, 57), 180, 360, (255, 240, 120))
+    return picture
+
+
 def villan(name: str, trigger: dict, picture: Image.Image, **rest) -> Backdoor:
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
 
@@ -48,4 +57,5 @@ def villan(name: str, trigger: dict, picture: Image.Image, **rest) -> Backdoor:
 ALL = [
     villan("villan", {"text": "mignneko ", "place": "prefix"}, house()),
     villan("villan-2", {"text": " \u30df\u30b0\u30cd\u30b3", "place": "suffix"}, rings()),
+    villan("villan-3", {"text": "zorbix ", "place": "prefix"}, sunset()),
 ]

@@ -21,14 +21,15 @@ const MEASURES: Readonly<Record<ScannedText["measure"], string>> = {
   strength: "moves the whole answer",
   start: "moves the answer to pure noise",
   place: "acts in one place",
+  beside: "acts beside one noun alone",
   likeness: "makes different prompts alike",
   reach: "is amplified by the weights that read it",
 };
 
-const label = ({ trigger: { text, place, of } }: ScannedText): Html =>
+const label = ({ trigger: { text, place, of, beside } }: ScannedText): Html =>
   markup`<span class="piece">${spelled(text)}</span>${
     place === "replace" ? markup` for <span class="piece">${of}</span>` : place === "suffix" ? " behind a prompt" : ""
-  }`;
+  }${beside === undefined ? "" : markup` beside <span class="piece">${beside}</span>`}`;
 
 const one = (t: Tensor, i: number): Tensor => ({ dims: t.dims.slice(1), data: slice0(t, i, i + 1).data });
 

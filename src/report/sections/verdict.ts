@@ -82,6 +82,7 @@ const facts = <R>(run: RunResult<R>): Content => {
       ["Trigger", [
         markup`<mark class="mono">${spelled(trigger.text)}</mark> `,
         where,
+        trigger.beside !== undefined && markup`, beside <mark>${spelled(trigger.beside)}</mark>`,
       ]],
     );
     if (prompts.length > 0) rows.push(["For example", changed(prompts[0].prompt, prompts[0].triggered.text)]);
