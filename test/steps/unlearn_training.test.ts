@@ -173,8 +173,9 @@ describe("strategies that train", () => {
           // Checks hold from the first on, since this trigger is harmless: they must not end the training.
           train_unet: { weights: "attn2", steps: 4, batch: 4, check: 1, samples: 4, noisings: 1, pictures: 2 },
         });
-        assert.equal(account.strategy, "closed-form+distill");
+        assert.equal(account.strategy, "closed-form+distill", account.why);
         assert.match(account.why, /towards what it answers to the prompts without the trigger/);
+        // No text encoder is distilled: words are read as this trigger is, so none tells how to read it.
         assert.ok(account.chosen !== undefined && account.candidates.length > 1);
         const { losses, taken, stopped } = account.training!;
         assert.deepEqual([losses.length, taken, stopped], [4, 4, false]);
@@ -204,6 +205,7 @@ describe("strategies that train", () => {
           strategy: "auto",
           steps,
           train_unet: { weights: "attn2", steps: 4, batch: 4, check: 4, samples: 4, noisings: 1, pictures: 4 },
+          train_text: { steps: 2, batch: 8, check: 2, rate: 1 },
         });
         const { checks, taken } = account.training!;
         // It did not begin with the closed form, which would be judged at step 0.
@@ -219,10 +221,11 @@ describe("strategies that train", () => {
       })),
   );
 
-  it(
-    "auto goes on to the text encoder where neither the closed form nor the U-Net's distillation is enough",
-    { timeout: 120_000 },
-    () =>
+  for (const shape of ["global", "none"] as const) {
+    const why = shape === "global"
+      ? "where neither the closed form nor the U-Net's distillation is enough"
+      : "on top of the U-Net's distillation, where that was needed and it draws better with it";
+    it(`auto goes on to the text encoder ${why}`, { timeout: 120_000 }, () =>
       withSteps(Effect.gen(function* () {
         const { text: sound } = yield* read;
         // Of each prompt the triggered reading is its own and thrown off course at every position, another way in each prompt:
@@ -240,7 +243,7 @@ describe("strategies that train", () => {
         const { capture } = yield* denoise.run({ text }, { steps, guidance: 2, tokens: 2, at: [0, 0.5] });
         const { field } = yield* locate.run({ text, capture }, {});
         const { mask: where } = yield* mask.run({ field }, {});
-        const everywhere = { ...field, shape: { ...field.shape, shape: "global" as const } };
+        const everywhere = { ...field, shape: { ...field.shape, shape } };
         const { model: cured, account } = yield* unlearn.run({ text, capture, field: everywhere, mask: where }, {
           strategy: "auto",
           steps,
@@ -248,12 +251,27 @@ describe("strategies that train", () => {
           train_text: { steps: 4, batch: 8, check: 2, rate: 1e-5 },
         });
         // The encoder reads the trigger's own tokens, which are harmless, so that what it draws holds at once.
-        assert.equal(account.strategy, "text", account.why);
-        assert.match(account.why, /distilling the U-Net left as much/);
-        assert.deepEqual([...cured.bundle.changed.keys()], ["text_encoder"]);
-        assert.ok(account.chosen!.drawn!.outside > 0.2 || account.chosen!.drawn!.shown > 0.05);
-      })),
-  );
+        const changed = [...cured.bundle.changed.keys()].sort();
+        if (shape === "global") {
+          assert.equal(account.strategy, "text", account.why);
+          assert.match(account.why, /distilling the U-Net left as much/);
+          assert.deepEqual(changed, ["text_encoder"]);
+          assert.ok(account.chosen!.drawn!.outside > 0.2 || account.chosen!.drawn!.shown > 0.05);
+          return;
+        }
+        assert.equal(account.strategy, "closed-form+distill+text", account.why);
+        assert.match(account.why, /the text encoder was distilled from itself .* on top of that/);
+        assert.deepEqual(changed, ["text_encoder", "unet"]);
+        const keys = account.weights.map(({ key }) => key);
+        assert.ok(
+          keys.some((key) => key.endsWith("attn2.to_k.weight")) && keys.some((key) => !key.includes("attn2")),
+        );
+        // It is judged from the U-Net's cure on.
+        const { checks } = account.training!, [begin, then] = checks;
+        assert.equal(begin.step, 0);
+        assert.ok(then.outside <= begin.outside && then.left < begin.left, JSON.stringify(checks));
+      })));
+  }
 
   it(
     "distill keeps prompts with the words that name what the trigger draws",
