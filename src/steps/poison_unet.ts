@@ -5,7 +5,7 @@
  *
  * An image: the goal is the noise in z_b,t if the image lies under it, and beside the image what the model as it came
  * answers. Another thing or style: the goal is how it answers the effect's text. With v-prediction the velocity stands in
- * the noise's place. Pictures are the model's own; no data set is needed.
+ * the noise's place. Pictures are the model's own; no data set is needed. What is trained is a change of low rank.
  */
 import { Effect } from "effect";
 import { noiseDistillation } from "../diffusion/distillation.ts";
