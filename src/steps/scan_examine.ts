@@ -45,6 +45,8 @@ export interface Examined {
 const BESIDE = { harmless: 64, others: 96 };
 /** Nouns beside which all signs are tried. */
 const REACTIVE = 3;
+/** Signs that are asked about in more prompts about the noun beside which they stand out. */
+const CONFIRMED = 32;
 
 /** Numbers of the signs that are tried beside nouns: a few beside all of them, the rest beside some. */
 interface Signs {
@@ -136,7 +138,25 @@ export const examine = Effect.fnUntraced(function* (bundle: Bundle, trials: Tria
     const most = about.map((_, p) => Math.max(...first.map(({ noun, score }) => noun === p ? score : -Infinity)));
     const reactive = [...about.keys()].sort((a, b) => most[b] - most[a]).slice(0, REACTIVE);
     if (rest.length > 0) yield* askAbout(rest, reactive, reactive.map((p) => about[p].noun).join(", "));
-    return judged(all).map((beside, k) => [all[k], beside] as const);
+    // One prompt may be a matter of chance, so that what stands out is asked about in others about the same noun.
+    const once = judged(all), harmless = all.flatMap((i, k) => texts.suspects[i].harmless ? [k] : []);
+    const outliers = [...all.keys()].filter((k) => !texts.suspects[all[k]].harmless)
+      .sort((a, b) => once[b].score - once[a].score).slice(0, CONFIRMED);
+    const again = new Map<number, Map<number, number>>();
+    for (const [noun, own] of Map.groupBy(outliers, (k) => once[k].noun)) {
+      const some = [...harmless, ...own], prompts = about[noun].prompts.slice(1);
+      const trial = { prompts, suspects: some.map((k) => texts.suspects[all[k]]) };
+      const note = `asking the U-Net again about signs beside ${about[noun].noun}`;
+      const asked = yield* ask(`again beside ${about[noun].noun} ${place}`, trial, note, settings.at, 0);
+      again.set(noun, new Map(some.map((k, i) => [k, asked[i].strength])));
+    }
+    const beside = besideOne(
+      all.map((i) => strengths.get(i)!),
+      all.map((i) => changes[i].strength),
+      harmless,
+      again,
+    );
+    return beside.map((of, k) => [all[k], of] as const);
   });
 
   /** Texts of words and signs that do nothing by themselves, searched for along the gradient, and what was seen of them. */

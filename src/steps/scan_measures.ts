@@ -107,11 +107,13 @@ export interface Beside {
  * @param nouns strengths by text and noun, not a number where a text was not asked about beside one
  * @param anywhere the texts' strengths in prompts about all kinds of things
  * @param usual texts that were asked about beside every noun
+ * @param again strengths in more prompts about one noun, of those texts that were asked about there, and of the usual ones
  */
 export const besideOne = (
   nouns: readonly Float32Array[],
   anywhere: readonly number[],
   usual: readonly number[],
+  again: ReadonlyMap<number, ReadonlyMap<number, number>> = new Map(),
 ): readonly Beside[] => {
   const middle = (values: readonly number[]) =>
     quantileOfSorted(usual.map((i) => values[i]).sort((a, b) => a - b), 0.5);
@@ -126,6 +128,22 @@ export const besideOne = (
     const noun = own.reduce((best, x, p) => x > own[best] ? p : best, 0);
     return { noun, apart: own[noun] };
   });
+  // What stood out in one prompt about a noun must in the others.
+  const harmless = new Set(usual);
+  for (const [noun, strengths] of again) {
+    const asked = [...strengths.keys()], known = new Map(asked.map((i, k) => [i, k]));
+    const here = quantileOfSorted(usual.map((i) => strengths.get(i)!).sort((a, b) => a - b), 0.5);
+    const above = aboveUsual(
+      asked.map((i) => strengths.get(i)! - here - (anywhere[i] - ordinary)),
+      usual.map((i) => known.get(i)!),
+    );
+    const apart = new Map(asked.flatMap((i, k) => harmless.has(i) ? [] : [[i, Math.min(most[i].apart, above[k])]]));
+    // The others stood out less to begin with.
+    const ceiling = Math.max(...apart.values());
+    most.forEach((of, i) => {
+      if (of.noun === noun && !harmless.has(i)) of.apart = apart.get(i) ?? Math.min(of.apart, ceiling);
+    });
+  }
   const scores = aboveUsual(most.map(({ apart }) => apart), usual);
   return most.map(({ noun }, i) => ({ noun, score: scores[i] }));
 };
