@@ -82,6 +82,15 @@ describe("what stands out", () => {
         const more = besideOne([...nouns, loud, unasked], [...anywhere, anywhere[0] + 100, anywhere[0] + 100], others);
         assert.ok(Math.abs(more[40].score - found[0].score) < 1e-3);
         assert.notEqual(more[41].noun, found[0].noun);
+        // What more prompts about the noun do not show was chance; what they do stays.
+        const still = new Map(others.map((i) => [i, nouns[i][noun]]));
+        const [fluke, sure] = [0, 20 * width[noun]].map((more) =>
+          besideOne(nouns, anywhere, others, new Map([[noun, new Map([...still, [39, nouns[38][noun] + more]])]]))[39]
+        );
+        assert.ok(
+          fluke.score < found[39].score / 2 && sure.score > found[39].score / 2,
+          `${fluke.score} ${sure.score}`,
+        );
       }),
       { numRuns: 20 },
     ));
