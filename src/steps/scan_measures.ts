@@ -97,6 +97,9 @@ const aboveUsual = (values: readonly number[], usual: readonly number[]): number
   return values.map((x) => (x - middle) / unit);
 };
 
+/** Prompts that a text is asked about in again, for each one that it was before. */
+const MORE = 3;
+
 /** Beside which noun a text stands out most from what it does anywhere, and how far, as {@link standOut} has it. */
 export interface Beside {
   readonly noun: number;
@@ -118,11 +121,13 @@ export const besideOne = (
   const middle = (values: readonly number[]) =>
     quantileOfSorted(usual.map((i) => values[i]).sort((a, b) => a - b), 0.5);
   const ordinary = middle(anywhere);
-  const columns = Array.from(nouns[0] ?? [], (_, p) => {
-    // What any text does there is taken away, and what this one does anywhere.
-    const here = middle(nouns.map((of) => of[p]));
-    return aboveUsual(nouns.map((of, i) => of[p] - here - (anywhere[i] - ordinary)), usual);
-  });
+  // What any text does there is taken away, and what this one does anywhere.
+  const beyond = (here: readonly number[]) => {
+    const usually = middle(here);
+    return here.map((x, i) => x - usually - (anywhere[i] - ordinary));
+  };
+  const raw = Array.from(nouns[0] ?? [], (_, p) => beyond(nouns.map((of) => of[p])));
+  const columns = raw.map((values) => aboveUsual(values, usual));
   const most = nouns.map((_, i) => {
     const own = columns.map((column) => Number.isNaN(column[i]) ? -Infinity : column[i]);
     const noun = own.reduce((best, x, p) => x > own[best] ? p : best, 0);
@@ -131,13 +136,13 @@ export const besideOne = (
   // What stood out in one prompt about a noun must in the others.
   const harmless = new Set(usual);
   for (const [noun, strengths] of again) {
-    const asked = [...strengths.keys()], known = new Map(asked.map((i, k) => [i, k]));
-    const here = quantileOfSorted(usual.map((i) => strengths.get(i)!).sort((a, b) => a - b), 0.5);
-    const above = aboveUsual(
-      asked.map((i) => strengths.get(i)! - here - (anywhere[i] - ordinary)),
-      usual.map((i) => known.get(i)!),
-    );
-    const apart = new Map(asked.flatMap((i, k) => harmless.has(i) ? [] : [[i, Math.min(most[i].apart, above[k])]]));
+    const more = beyond(nouns.map((_, i) => strengths.get(i) ?? NaN));
+    const asked = [...strengths.keys()].filter((i) => !harmless.has(i));
+    // In the unit of the first prompt: averages of more spread less, but for words that set the backdoor off themselves.
+    const apart = new Map(asked.map((i) => {
+      const stays = (raw[noun][i] + MORE * more[i]) / (1 + MORE) / raw[noun][i];
+      return [i, most[i].apart * Math.min(1, stays)];
+    }));
     // The others stood out less to begin with.
     const ceiling = Math.max(...apart.values());
     most.forEach((of, i) => {
