@@ -37,7 +37,10 @@ const joined = (files: readonly Measured[]): ScannedModel => {
   }
   const [{ name, facts: { trigger }, seed }] = files;
   const sum = (of: (file: Measured) => number) => files.reduce((total, file) => total + of(file), 0);
-  const ordered = files.filter(({ order }) => order?.some((text) => isTrue(text, trigger)));
+  const ordered = files.filter(({ order = [] }) => order.length > 0);
+  // The later ones know more measures.
+  const order = (ordered.findLast(({ order }) => order!.some((text) => isTrue(text, trigger))) ?? ordered.at(-1))
+    ?.order;
   return {
     name,
     family: familyOf(name),
@@ -45,7 +48,7 @@ const joined = (files: readonly Measured[]): ScannedModel => {
     seed,
     version: Math.min(...files.map(({ version }) => version ?? EARLIER)),
     beside: files.flatMap(({ beside }) => beside ?? []),
-    ...condense([...texts.values()], ordered[0]?.order ?? [], trigger),
+    ...condense([...texts.values()], order ?? [], trigger),
     families: files.flatMap(({ families }) => families ?? []),
     seconds: Math.round(sum((file) => file.seconds)),
     evaluations: sum((file) => file.evaluations),

@@ -41,7 +41,9 @@ export interface ScannedModel {
   readonly most: readonly Most[];
   /** Texts that stand out most by the limits as shipped, and the true trigger. */
   readonly foremost: readonly ScannedText[];
-  /** Place of the true trigger in the order of the scan, from 1; undefined where it is not among those kept. */
+  /** How many texts the order of the scan was kept of; of earlier ones of none. */
+  readonly listed: number;
+  /** Place of the true trigger in it, from 1; undefined where it is not among those. */
   readonly place?: number;
   /** How many texts each family that was found has. */
   readonly families: readonly number[];
@@ -76,7 +78,7 @@ export const condense = (
   texts: readonly ScannedText[],
   order: readonly ScannedText[],
   trigger: Trigger | undefined,
-): Pick<ScannedModel, "tried" | "most" | "foremost" | "place"> => {
+): Pick<ScannedModel, "tried" | "most" | "foremost" | "listed" | "place"> => {
   const kinds = Map.groupBy(texts, kindOf);
   const most = [...kinds].flatMap(([kind, own]) =>
     MEASURES.flatMap((measure): Most[] => {
@@ -98,6 +100,7 @@ export const condense = (
     tried: Object.fromEntries([...Map.groupBy(texts, ({ group }) => group)].map(([group, of]) => [group, of.length])),
     most,
     foremost,
+    listed: order.length,
     ...(place < 0 ? {} : { place: place + 1 }),
   };
 };

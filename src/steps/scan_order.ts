@@ -26,12 +26,12 @@ export const kindOf = ({ group, trigger }: { readonly group: SuspectGroup; reado
 
 /** How far a text may stand out unless told otherwise; a measure without a limit raises no alarm. */
 export const LIMITS: Readonly<Record<Kind, Measures>> = {
-  character: { strength: 10, start: 2.2, place: 5, beside: 2.5, likeness: 15 },
+  character: { strength: 10, start: 2.2, place: 5, beside: 1.4, likeness: 15 },
   letter: { strength: 2.5, place: 3, likeness: 6 },
   // Words may well change a picture.
   word: { strength: 5, start: 2, place: 3.5, likeness: 14 },
   // What a prompt ends with weighs more in how it is read: of colours up to 18 (likeness), of things up to 3.7 (place).
-  ending: { strength: 5, start: 2.3, place: 5, beside: 2.5, likeness: 25 },
+  ending: { strength: 5, start: 2.3, place: 5, beside: 1.4, likeness: 25 },
   phrase: { reach: 3 },
 };
 
