@@ -102,7 +102,9 @@ describe("the scan's tables in docs", () => {
   it("are those of bench/scans.json; if not, run: deno task bench:scans", () => {
     const page = readFileSync(at(ZOO_PAGE), "utf8");
     assert.ok(page.includes("<!-- scan:models -->"));
-    assert.equal(page, withZooTables(page, all));
+    // How wide a sign is shown, `deno fmt` knows better.
+    const loose = (text: string) => text.replace(/ +/gu, " ").replace(/-+/gu, "-");
+    assert.equal(loose(page), loose(withZooTables(page, all)));
   });
 
   it("have the scores that the example's clean scans give a p-value of", () => {
