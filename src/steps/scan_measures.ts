@@ -140,7 +140,8 @@ export const besideOne = (
     const asked = [...strengths.keys()].filter((i) => !harmless.has(i));
     // In the unit of the first prompt: averages of more spread less, but for words that set the backdoor off themselves.
     const apart = new Map(asked.map((i) => {
-      const stays = (raw[noun][i] + MORE * more[i]) / (1 + MORE) / raw[noun][i];
+      // What did not stand out in the first has nothing to lose.
+      const stays = raw[noun][i] > 0 ? (raw[noun][i] + MORE * more[i]) / (1 + MORE) / raw[noun][i] : 1;
       return [i, most[i].apart * Math.min(1, stays)];
     }));
     // The others stood out less to begin with.
