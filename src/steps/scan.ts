@@ -57,7 +57,7 @@ const limits = (values: Measures, what: string) => {
 };
 
 export const scan = Step.make("scan", {
-  version: 5,
+  version: 6,
   description:
     "Looks for a trigger nobody told of: tries signs, look-alike letters, words, phrases and, when asked to, what the " +
     "gradient leads to, and ranks what stands out.",

@@ -134,22 +134,26 @@ export const besideOne = (
     return { noun, apart: own[noun] };
   });
   // What stood out in one prompt about a noun must in the others.
-  const harmless = new Set(usual);
+  const harmless = new Set(usual), ceilings = new Map<number, number>(), known = new Set<number>();
   for (const [noun, strengths] of again) {
     const more = beyond(nouns.map((_, i) => strengths.get(i) ?? NaN));
     const asked = [...strengths.keys()].filter((i) => !harmless.has(i));
-    // In the unit of the first prompt: averages of more spread less, but for words that set the backdoor off themselves.
-    const apart = new Map(asked.map((i) => {
+    for (const i of asked) {
+      // In the unit of the first prompt: averages of more spread less, but for words that set the backdoor off themselves.
       // What did not stand out in the first has nothing to lose.
       const stays = raw[noun][i] > 0 ? (raw[noun][i] + MORE * more[i]) / (1 + MORE) / raw[noun][i] : 1;
-      return [i, most[i].apart * Math.min(1, stays)];
-    }));
-    // The others stood out less to begin with.
-    const ceiling = Math.max(...apart.values());
-    most.forEach((of, i) => {
-      if (of.noun === noun && !harmless.has(i)) of.apart = apart.get(i) ?? Math.min(of.apart, ceiling);
-    });
+      most[i].apart *= Math.min(1, stays);
+      known.add(i);
+    }
+    ceilings.set(noun, Math.max(...asked.map((i) => most[i].apart)));
   }
+  // The others stood out less to begin with, beside that noun or any.
+  const highest = Math.max(...ceilings.values());
+  most.forEach((of, i) => {
+    if (ceilings.size > 0 && !harmless.has(i) && !known.has(i)) {
+      of.apart = Math.min(of.apart, ceilings.get(of.noun) ?? highest);
+    }
+  });
   const scores = aboveUsual(most.map(({ apart }) => apart), usual);
   return most.map(({ noun }, i) => ({ noun, score: scores[i] }));
 };

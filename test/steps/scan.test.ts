@@ -91,6 +91,17 @@ describe("what stands out", () => {
           fluke.score < found[39].score / 2 && sure.score > found[39].score / 2,
           `${fluke.score} ${sure.score}`,
         );
+        // Nor does what stood out less beside another noun, and was not asked about again, stand out more than the fluke does.
+        const other = (noun + 1) % 6,
+          less = Float32Array.from(nouns[38], (x, p) => p === other ? x + 10 * width[p] : x);
+        const left = besideOne(
+          [...nouns, less],
+          [...anywhere, anywhere[38]],
+          others,
+          new Map([[noun, new Map([...still, [39, nouns[38][noun]]])]]),
+        );
+        assert.equal(left[40].noun, other);
+        assert.ok(left[40].score <= left[39].score, `${left[40].score} ${left[39].score}`);
       }),
       { numRuns: 20 },
     ));
