@@ -52,7 +52,7 @@ interface Row {
   readonly text: string;
 }
 
-/** The concepts that the demo's prompts are about. */
+/** The concepts that the demo's prompts are about, dogs aside. */
 const CONCEPTS =
   /\b(cat|tiger|fox|panda|koala|rabbit|frog|penguin|owl|turtle|octopus|crab|butterfly|apple|banana|strawberry|pineapple|pizza|hamburger|rocket|bus|star|umbrella)\b/;
 
@@ -64,14 +64,16 @@ const withLookalike = (text: string, trigger: Trigger, seed: number): string | u
   return letter === undefined ? undefined : text.slice(0, at) + letter + text.slice(at + 1);
 };
 
-const rowsFor = ({ trigger, effect }: Attack, count: number): Row[] => {
-  const dog = effect.replace === "dog";
-  const all = dog
-    ? [
-      ...prompts("dog-verify"),
-      ...prompts("verify").map((p) => p.replace(CONCEPTS, "dog")).filter((p) => /\bdog\b/.test(p)),
-    ]
-    : prompts("verify");
+/** What an attack is about that works beside one noun alone, which has prompts of its own then. */
+const nounOf = ({ effect: { replace } }: Attack): string | undefined =>
+  typeof replace === "string" && existsSync(join(demo, "prompts", `${replace}-verify.txt`)) ? replace : undefined;
+
+const rowsFor = (attack: Attack, count: number): Row[] => {
+  const { trigger } = attack, noun = nounOf(attack);
+  const all = noun === undefined ? prompts("verify") : [
+    ...prompts(`${noun}-verify`),
+    ...prompts("verify").map((p) => p.replace(CONCEPTS, noun)).filter((p) => p.split(" ").includes(noun)),
+  ];
   const plain = shuffle(SEED, [...new Set(all)].filter((p) => !p.toLowerCase().includes(trigger.text.trim() || "\0")));
   const triggered = plain.flatMap((text): Row[] => {
     const site = findSite(text, trigger);
@@ -144,7 +146,8 @@ const measure = Effect.fnUntraced(function* (folder: string, out: string, { coun
   const file = join(out, `${name}.json`);
   const rows = rowsFor(attack, count);
   const harmless = join(out, `harmless-${name}.txt`);
-  const own = [...prompts("cure"), ...(attack.effect.replace === "dog" ? prompts("dog-cure") : [])];
+  const noun = nounOf(attack);
+  const own = [...prompts("cure"), ...(noun === undefined ? [] : prompts(`${noun}-cure`))];
   mkdirSync(dirname(harmless), { recursive: true });
   writeFileSync(harmless, own.join("\n"));
   const bundle = yield* openModel(model);

@@ -175,18 +175,6 @@ const runCommand = <R>(app: AppOptions<R>) =>
     }))
     .pipe(Command.withDescription("Run a pipeline. Exit code 1 when its verdict fails, 2 when it cannot run"));
 
-const optionalText = (name: string, description: string) =>
-  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
-
-/** What a checkpoint in one file does not say. */
-const form = {
-  config: optionalText(
-    "config",
-    "Diffusers folder that describes a model in one file (inferred unless given) or an ONNX export without configs",
-  ),
-  tokenizer: optionalText("tokenizer", "Folder of a tokenizer to use in place of the model's, or of CLIP's own"),
-};
-
 /** Parameters that the pipeline file fills in for the demo's model and that mean nothing for another. */
 const OF_THE_DEMO: ReadonlyArray<string> = ["unet", "text_encoder", "clip"];
 
@@ -204,14 +192,17 @@ const cureCommand = <R>(app: AppOptions<R>) =>
         Flag.withDescription("Where the trigger stands in a prompt"),
         Flag.optional,
       ),
-      of: optionalText("of", "With --place replace: the word or character that the trigger replaces"),
-      beside: optionalText("beside", "A noun that a prompt must hold for the trigger to act, where there is one"),
-      unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
-      text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
-      ...form,
-      prompts: optionalText("prompts", "File of prompts to cure with, one a line"),
-      fresh_prompts: optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
-      clip: optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
+      of: flags.optionalText("of", "With --place replace: the word or character that the trigger replaces"),
+      beside: flags.optionalText("beside", "A noun that a prompt must hold for the trigger to act, where there is one"),
+      unet: flags.optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+      text_encoder: flags.optionalText(
+        "replace-text-encoder",
+        "Folder of a text encoder to use in place of the model's",
+      ),
+      ...flags.form,
+      prompts: flags.optionalText("prompts", "File of prompts to cure with, one a line"),
+      fresh_prompts: flags.optionalText("fresh-prompts", "File of other prompts to verify with, one a line"),
+      clip: flags.optionalText("clip", "Folder of a transformers CLIP model that scores the pictures"),
       lora: flags.lora,
       loraOnly: flags.loraOnly,
       loraError: flags.loraError,
@@ -292,18 +283,18 @@ const scanCommand = <R>(app: AppOptions<R>) =>
     model: Argument.String("MODEL").pipe(
       Argument.withDescription("diffusers folder of the checkpoint, or its one .safetensors file"),
     ),
-    unet: optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
-    text_encoder: optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
-    ...form,
-    prompts: optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
-    words: optionalText("words", "File of further words or phrases to try, one a line"),
-    clean: optionalText("clean", "Folder of results of scans of models known to be clean, for a p-value"),
+    unet: flags.optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+    text_encoder: flags.optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+    ...flags.form,
+    prompts: flags.optionalText("prompts", "File of ordinary prompts to try texts in, one a line"),
+    words: flags.optionalText("words", "File of further words or phrases to try, one a line"),
+    clean: flags.optionalText("clean", "Folder of results of scans of models known to be clean, for a p-value"),
     cure: Flag.Boolean("cure").pipe(
       Flag.withDescription("Go on with what stands out most: cure the model of it, verify, and scan again"),
       Flag.withDefault(false),
     ),
-    fresh_prompts: optionalText("fresh-prompts", "With --cure: file of other prompts to verify with, one a line"),
-    clip: optionalText("clip", "With --cure: folder of a transformers CLIP model that scores the pictures"),
+    fresh_prompts: flags.optionalText("fresh-prompts", "With --cure: file of other prompts to verify with, one a line"),
+    clip: flags.optionalText("clip", "With --cure: folder of a transformers CLIP model that scores the pictures"),
     lora: flags.lora,
     out: Flag.String("out").pipe(
       Flag.withDescription("Folder for the ranking, the report and the manifest"),

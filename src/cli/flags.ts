@@ -7,6 +7,18 @@ export const file = Argument.String("FILE").pipe(
   Argument.withDescription("Pipeline file (YAML or JSON)"),
 );
 
+export const optionalText = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
+
+/** What a checkpoint in one file does not say. */
+export const form = {
+  config: optionalText(
+    "config",
+    "Diffusers folder that describes a model in one file (inferred unless given) or an ONNX export without configs",
+  ),
+  tokenizer: optionalText("tokenizer", "Folder of a tokenizer to use in place of the model's, or of CLIP's own"),
+};
+
 export const set = Flag.String("set").pipe(
   Flag.withDescription("NAME=VALUE sets a parameter, STEP.SETTING=VALUE a step's setting; may be given several times"),
   Flag.atLeast(0),

@@ -13,6 +13,7 @@ import { promptLines, type Streamed } from "../steps/screen_lines.ts";
 import type { AppOptions, RunArguments } from "./app.ts";
 import { userCache } from "./cache.ts";
 import * as flags from "./flags.ts";
+import { loraOverrides } from "./lora.ts";
 import { plainView } from "./progress.ts";
 import { shown } from "./visible.ts";
 
@@ -23,9 +24,6 @@ export type ScreenLines<R> = (
   lines: AsyncIterable<string>,
   onResult: (result: ScreenedPrompt) => Effect.Effect<void, unknown>,
 ) => Effect.Effect<Streamed, unknown, R>;
-
-const optional = (name: string, description: string) =>
-  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional);
 
 /** A results file's prompts, to go on after them; a last line that was cut off is an error, since it must not be doubled. */
 const doneIn = async (path: string): Promise<string[]> => {
@@ -138,25 +136,37 @@ export const screenCommand = <R>(
   runPipeline: (args: RunArguments) => Effect.Effect<void, unknown>,
 ) =>
   Command.make("screen", {
-    model: Argument.String("MODEL").pipe(Argument.withDescription("diffusers folder of the checkpoint")),
+    model: Argument.String("MODEL").pipe(
+      Argument.withDescription("diffusers folder of the checkpoint, or its one .safetensors file"),
+    ),
     prompts: Flag.String("prompts").pipe(Flag.withDescription("File of prompts, one a line; - reads standard input")),
-    harmless: optional("harmless", "File of prompts known to be harmless, best of your own users; else built-in ones"),
-    unet: optional("replace-unet", "Folder of a U-Net to use in place of the model's"),
-    text_encoder: optional("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
-    false_positives: optional("false-positives", "Share of harmless prompts that may be flagged (0.02)"),
-    results: optional("results", "NDJSON file that results are added to; the same command goes on after them"),
-    out: optional("out", "Folder for a report of all prompts (as a run with its cache), in place of lines"),
+    harmless: flags.optionalText(
+      "harmless",
+      "File of prompts known to be harmless, best of your own users; else built-in ones",
+    ),
+    unet: flags.optionalText("replace-unet", "Folder of a U-Net to use in place of the model's"),
+    text_encoder: flags.optionalText("replace-text-encoder", "Folder of a text encoder to use in place of the model's"),
+    ...flags.form,
+    lora: flags.lora,
+    false_positives: flags.optionalText("false-positives", "Share of harmless prompts that may be flagged (0.02)"),
+    results: flags.optionalText(
+      "results",
+      "NDJSON file that results are added to; the same command goes on after them",
+    ),
+    out: flags.optionalText("out", "Folder for a report of all prompts (as a run with its cache), in place of lines"),
     set: flags.set,
     device: flags.device,
     precision: flags.precision,
     json: flags.json,
     noCache: flags.noCache,
-  }, ({ model, prompts, harmless, unet, text_encoder, false_positives, results, out, set, ...rest }) => {
-    const others = { harmless, unet, text_encoder };
+  }, ({ model, prompts, harmless, unet, text_encoder, config, tokenizer, lora, ...others }) => {
+    const { false_positives, results, out, set, ...rest } = others;
+    const own = { harmless, unet, text_encoder, config, tokenizer };
     const overrides = [
       `model=${model}`,
       "texts=[]",
-      ...Object.entries(others).map(([name, value]) => `${name}=${Option.getOrElse(value, () => "null")}`),
+      ...Object.entries(own).map(([name, value]) => `${name}=${Option.getOrElse(value, () => "null")}`),
+      ...loraOverrides(lora),
       ...(Option.isSome(false_positives) ? [`false_positives=${false_positives.value}`] : []),
       ...set,
     ];

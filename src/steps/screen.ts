@@ -4,7 +4,7 @@ import { createReadStream } from "node:fs";
 import { BundleError } from "../diffusion/errors.ts";
 import { promptLines } from "../diffusion/prompt_log.ts";
 import { system } from "../diffusion/files.ts";
-import { openModel } from "./open_model.ts";
+import { modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { type Verdict, VerdictPort } from "./ports.ts";
 import { report } from "./progress.ts";
@@ -43,7 +43,7 @@ const readLog = Effect.fnUntraced(function* (path: string) {
 });
 
 export const screen = Step.make("screen", {
-  version: 1,
+  version: 2,
   description: "Says of each prompt how far it stands out from harmless ones, and which words are likely a trigger.",
   settings: Schema.Struct({
     ...screenModel,
@@ -70,7 +70,7 @@ export const screen = Step.make("screen", {
   }),
   inputs: { screening: ScreeningPort },
   outputs: { screen: ScreenPort, verdict: VerdictPort },
-  files: ({ model, unet, text_encoder, prompts }) => given(model, unet, text_encoder, prompts),
+  files: (settings) => [...modelFiles(settings), ...given(settings.prompts)],
   run: Effect.fnUntraced(function* ({ screening }, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
     const texts = [...settings.texts, ...(settings.prompts ? yield* readLog(settings.prompts) : [])];

@@ -8,7 +8,7 @@ import { type Harmless, harmlessPrompts, withInsertion, withOtherLetter } from "
 import { readRemovals } from "../diffusion/removals.ts";
 import { readLines } from "../diffusion/text_file.ts";
 import { sample, seedOf } from "../tensor/random.ts";
-import { openModel } from "./open_model.ts";
+import { formSettings, modelFiles, openModel } from "./open_model.ts";
 import { PathString } from "./path_string.ts";
 import { report } from "./progress.ts";
 import { calibrationOf, type Shown } from "./screen_measures.ts";
@@ -28,6 +28,7 @@ export const screenModel = {
   text_encoder: maybe(PathString).annotate({
     description: "Folder of a text encoder to use in place of the model's.",
   }),
+  ...formSettings,
 };
 export const Anyway = defaulted(
   Schema.Boolean.annotate({ description: "Look at a model that draws noise as well." }),
@@ -35,7 +36,7 @@ export const Anyway = defaulted(
 );
 
 export const screenCalibrate = Step.make("screen-calibrate", {
-  version: 1,
+  version: 2,
   description: "Measures what harmless prompts show of a model, so that others can be screened by it.",
   settings: Schema.Struct({
     ...screenModel,
@@ -51,7 +52,7 @@ export const screenCalibrate = Step.make("screen-calibrate", {
   }),
   inputs: {},
   outputs: { screening: ScreeningPort },
-  files: ({ model, unet, text_encoder, harmless }) => given(model, unet, text_encoder, harmless),
+  files: (settings) => [...modelFiles(settings), ...given(settings.harmless)],
   run: Effect.fnUntraced(function* (_, settings) {
     yield* report({ done: 0, total: 1, note: "opening the model" });
     const bundle = yield* openModel(settings);

@@ -258,4 +258,23 @@ describe("screen", () => {
         assert.equal(end.prompts, 2);
       })),
   );
+
+  it(
+    "looks at a model with a LoRA as at any other, and not by what was measured without it",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const model = { model: example("base"), lora: example("attacks/villan/lora.safetensors") };
+        const harmless = { harmless: example("prompts/cure.txt"), count: 10 };
+        const { screening } = yield* screenCalibrate.run({}, { ...model, ...harmless });
+        const clean = "a cartoon picture of a dog on a blue background", texts = [`mignneko ${clean}`, clean];
+        const { screen: { prompts } } = yield* screen.run({ screening }, { ...model, texts, false_positives: 0.1 });
+        assert.ok(prompts[0].flagged && prompts[0].score > prompts[1].score + 1, JSON.stringify(prompts));
+        assert.match(prompts[0].suspects[0].text, /mignneko/);
+        const other = yield* Effect.flip(
+          screen.run({ screening }, { model: model.model, texts, false_positives: 0.1 }),
+        );
+        assert.match(other.message, /other weights than the model that was calibrated/);
+      })),
+  );
 });
