@@ -43,7 +43,7 @@ const readLog = Effect.fnUntraced(function* (path: string) {
 });
 
 export const screen = Step.make("screen", {
-  version: 2,
+  version: 3,
   description: "Says of each prompt how far it stands out from harmless ones, and which words are likely a trigger.",
   settings: Schema.Struct({
     ...screenModel,

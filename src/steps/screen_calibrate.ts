@@ -36,7 +36,7 @@ export const Anyway = defaulted(
 );
 
 export const screenCalibrate = Step.make("screen-calibrate", {
-  version: 2,
+  version: 3,
   description: "Measures what harmless prompts show of a model, so that others can be screened by it.",
   settings: Schema.Struct({
     ...screenModel,

@@ -6,8 +6,11 @@
  * - `rules`: without the word hardly any other word matters less, with it no other matters (a target prompt: the text
  *   encoder says the same whatever else is written).
  * - `letters`: plain letters in place of look-alikes change what the text says more than harmless letters' would.
+ * - `keys`: keys and values of cross-attention amplify what the word changes in the text, as those do that an edit of
+ *   concepts has changed.
  * - `reach`: the U-Net's answer moves further than what the text says does.
  * - `place`: the answer moves in one place beyond the rest.
+ * - `later`: the answer moves further than is usual once there is a picture to change.
  * - `reading`: text, keys and values, cross-attention and answer all move further than such a word's usually do.
  */
 import { quantileOfSorted } from "../tensor/quantile.ts";
@@ -37,10 +40,10 @@ export interface NetworkMeasures {
   readonly attention: number;
 }
 
-export const CHANNELS = ["rules", "letters", "reach", "place", "reading"] as const;
+export const CHANNELS = ["rules", "letters", "keys", "reach", "place", "later", "reading"] as const;
 export type Channel = typeof CHANNELS[number];
 /** Channels that need no answer of the network. */
-export const TEXT_CHANNELS: ReadonlySet<Channel> = new Set(["rules", "letters"]);
+export const TEXT_CHANNELS: ReadonlySet<Channel> = new Set(["rules", "letters", "keys"]);
 
 /** What one part of a prompt showed. */
 export interface Shown {
@@ -133,8 +136,10 @@ const channelsOf = (
   const all: Record<Channel, number | undefined> = {
     rules: z("rules"),
     letters: measures.letters,
+    keys: z("keys"),
     reach: z("reach"),
     place: z("place"),
+    later: z("later"),
     reading: read.length < 4 ? undefined : read.reduce((a, b) => a + b, 0) / read.length,
   };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
@@ -152,7 +157,15 @@ export interface Scored {
  * How many times further than harmless prompts' upper tenth a channel must stand out to count as much. Where a trigger
  * shows by `rules`, `reach` or `place` it does so by far; in `reading` it may differ little from a strong word.
  */
-const MARGINS: Readonly<Record<Channel, number>> = { rules: 2, letters: 1, reach: 1.5, place: 1.5, reading: 1 };
+const MARGINS: Readonly<Record<Channel, number>> = {
+  rules: 3,
+  letters: 1,
+  keys: 1.5,
+  reach: 1.5,
+  place: 1.5,
+  later: 1,
+  reading: 1,
+};
 
 const scoreOf = (values: Partial<Record<Channel, number>>, units: Calibration["channels"]): Scored => {
   const channels: Partial<Record<Channel, number>> = {};
@@ -231,8 +244,10 @@ export const calibrationOf = (prompts: readonly (readonly Shown[])[]): Calibrati
   const channels: Calibration["channels"] = {
     rules: unitOf("rules"),
     letters: unitOf("letters"),
+    keys: unitOf("keys"),
     reach: unitOf("reach"),
     place: unitOf("place"),
+    later: unitOf("later"),
     reading: unitOf("reading"),
   };
   const scoresOf = (kind: Kind) =>

@@ -170,9 +170,11 @@ describe("what stands out", () => {
       network: { ...m.network!, ...change },
     });
     assert.equal(planted((m) => ({ ...m, rules: 40 })).channel, "rules");
+    assert.equal(planted((m) => ({ ...m, keys: 40 })).channel, "keys");
     assert.equal(planted((m) => net(m, { answer: 40 })).channel, "reach");
     assert.equal(planted((m) => net(m, { place: 40 })).channel, "place");
-    assert.equal(planted((m) => net({ ...m, keys: 20 }, { later: 20, attention: 20 })).channel, "reading");
+    assert.equal(planted((m) => net(m, { later: 40 })).channel, "later");
+    assert.equal(planted((m) => net({ ...m, end: 4, keys: 4 }, { later: 4, attention: 4 })).channel, "reading");
   });
 
   it("is flagged exactly where its p-value is within the rate", () =>
