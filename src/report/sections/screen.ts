@@ -14,8 +14,10 @@ const SHOWN = 200;
 const CHANNELS: Readonly<Record<Channel, string>> = {
   rules: "with it nothing else that is written matters",
   letters: "its letters say something that plain ones do not",
+  keys: "the weights that read the text amplify it",
   reach: "the picture moves further than the text does",
   place: "the picture moves in one place",
+  later: "the answer moves further once there is a picture",
   reading: "the picture is steered further than by other words there",
 };
 
