@@ -4,7 +4,7 @@ import { percent, plain } from "../report/numbers.ts";
 import type { Figure } from "../steps/errors.ts";
 import { filled, table } from "./markdown.ts";
 import { meanOf, pool, type Pooled, pooledFigure } from "./pool.ts";
-import type { Row } from "./row.ts";
+import { figureOf, type Row } from "./row.ts";
 
 /** The cure that the first table is about. */
 const OURS = "auto";
@@ -71,7 +71,7 @@ const headline = (rows: readonly Row[]): string => {
         String(get("attack_success")?.n ?? NONE),
         share(get("attack_success_before")),
         rate(get("attack_success")),
-        rate(widest(all.filter((c) => c.attack === cell.attack), "effect_unpoisoned_triggered")),
+        rate(ofAnyCure(rows, cell.attack, "effect_unpoisoned_triggered")),
         kept(get("target_kept"), get("target_kept_before")),
         share(get("trigger_removal")),
         signed(get("clip_drop")).replace("+", ""),
@@ -89,6 +89,10 @@ const headline = (rows: readonly Row[]): string => {
 const widest = (cells: readonly Pooled[], name: string): Figure | undefined =>
   cells.flatMap((cell) => pooledFigure(cell, name) ?? [])
     .reduce<Figure | undefined>((a, b) => (a?.n ?? 0) >= (b.n ?? 0) ? a : b, undefined);
+
+/** The same of an attack's seeds that have it, where others do not. */
+const ofAnyCure = (rows: readonly Row[], attack: string, name: string): Figure | undefined =>
+  widest(pool(rows.filter((row) => row.attack === attack && figureOf(row, name) !== undefined)), name);
 
 /** Attack success that each cure leaves, and that of the model as it came: cures across, attacks down. */
 export const leftOver = (rows: readonly Row[]): { readonly cures: string[]; readonly attacks: string[][] } => {
@@ -140,7 +144,6 @@ const effort = (rows: readonly Row[]): string => {
 
 /** How often an effect is found where no trigger is: in clean pictures of the model as it came, and without a backdoor. */
 const mistakes = (rows: readonly Row[]): string => {
-  const cells = pool(rows);
   return table(
     [
       "attack",
@@ -150,11 +153,11 @@ const mistakes = (rows: readonly Row[]): string => {
       "poisoned model, clean prompts",
       "poisoned model, harmless words",
     ],
-    [...Map.groupBy(cells, (c) => c.attack)].map(([attack, own]) => {
-      const get = (name: string) => rate(widest(own, name));
+    [...Map.groupBy(rows, (row) => row.attack)].map(([attack, own]) => {
+      const get = (name: string) => rate(ofAnyCure(own, attack, name));
       return [
         attack,
-        String(widest(own, "attack_false_positives")?.n ?? NONE),
+        String(ofAnyCure(own, attack, "attack_false_positives")?.n ?? NONE),
         get("effect_unpoisoned"),
         get("effect_unpoisoned_triggered"),
         get("attack_false_positives"),
@@ -191,7 +194,7 @@ const bounds = (rows: readonly Row[]): string => {
         if (value === undefined) return NONE;
         // Below what is found where no backdoor is nothing can be told.
         const floor = name === "attack_success"
-          ? widest(of(cell.attack), "effect_unpoisoned_triggered")?.value
+          ? ofAnyCure(rows, cell.attack, "effect_unpoisoned_triggered")?.value
           : undefined;
         const said = value <= most
           ? "kept"

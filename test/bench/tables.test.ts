@@ -51,6 +51,17 @@ describe("rows of several seeds", () => {
 
 describe("tables", () => {
   const rows = [row("strip", 0, 0, 50), row("auto", 0, 1, 100, { peak: 5e8 }), row("auto", 1, 3, 100)];
+  it("what is found without a backdoor is of the seeds that say it, as a cure has no part in it", () => {
+    const found = { name: "effect_unpoisoned_triggered", value: 0.03, n: 100 };
+    const [first, second, third] = [0, 1, 2].map((seed) => row("auto", seed, 2, 100));
+    const some = [first, second, third].map((r, i) => i === 0 ? r : { ...r, figures: [...r.figures, found] });
+    const few = { ...row("strip", 0, 0, 50), figures: [{ ...found, value: 0, n: 50 }] };
+    const line = TABLES.headline([...some, few]).split("\n").at(-1)!.split("|").map((c) => c.trim());
+    const { low, high } = wilson(6, 200);
+    assert.equal(line[6], `3.0\u00a0% (${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)})`);
+    assert.match(TABLES.bounds([...some, few]), /as without a backdoor: 2\.0/);
+  });
+
   it("the headline is what auto does; the others have a column or a row for each cure", () => {
     const cells = (name: string) =>
       TABLES[name](rows).split("\n").map((l) => l.split("|").slice(1, -1).map((c) => c.trim()));
