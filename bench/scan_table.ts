@@ -18,13 +18,13 @@ interface Measured {
   readonly name: string;
   readonly facts: { readonly trigger?: ScannedText["trigger"] };
   readonly seed: number;
-  readonly version?: number;
-  readonly beside?: readonly string[];
-  readonly families?: readonly number[];
+  readonly version: number;
+  readonly beside: readonly string[];
+  readonly families: readonly number[];
   readonly seconds: number;
   readonly evaluations: number;
   readonly texts: readonly ScannedText[];
-  readonly order?: readonly ScannedText[];
+  readonly order: readonly ScannedText[];
 }
 
 /** What several files hold of one model as one: each text once, with every measure that was taken of it. */
@@ -37,26 +37,20 @@ const joined = (files: readonly Measured[]): ScannedModel => {
   }
   const [{ name, facts: { trigger }, seed }] = files;
   const sum = (of: (file: Measured) => number) => files.reduce((total, file) => total + of(file), 0);
-  const ordered = files.filter(({ order = [] }) => order.length > 0);
-  // The later ones know more measures.
-  const order = (ordered.findLast(({ order }) => order!.some((text) => isTrue(text, trigger))) ?? ordered.at(-1))
-    ?.order;
+  const tried = files.find(({ order }) => order.some((text) => isTrue(text, trigger))) ?? files[0];
   return {
     name,
     family: familyOf(name),
     ...(trigger === undefined ? {} : { trigger }),
     seed,
-    version: Math.min(...files.map(({ version }) => version ?? EARLIER)),
-    beside: files.flatMap(({ beside }) => beside ?? []),
-    ...condense([...texts.values()], order ?? [], trigger),
-    families: files.flatMap(({ families }) => families ?? []),
+    version: Math.min(...files.map(({ version }) => version)),
+    beside: files.flatMap(({ beside }) => beside),
+    ...condense([...texts.values()], tried.order, trigger),
+    families: files.flatMap(({ families }) => families),
     seconds: Math.round(sum((file) => file.seconds)),
     evaluations: sum((file) => file.evaluations),
   };
 };
-
-/** Files that do not say are of this version of the step or an earlier one. */
-const EARLIER = 4;
 
 const condensed = (folder: string): ScannedModel[] => {
   const files = readdirSync(folder).filter((name) => name.endsWith(".json")).sort().map((file): Measured =>
@@ -68,7 +62,7 @@ const condensed = (folder: string): ScannedModel[] => {
 /** Results as `sau scan --out` leaves them, as far as a p-value takes them. */
 const writeClean = (models: readonly ScannedModel[]) => {
   rmSync(CLEAN, { recursive: true, force: true });
-  for (const model of models.filter(({ family, version }) => family === "clean" && version > EARLIER)) {
+  for (const model of models.filter(({ family }) => family === "clean")) {
     const folder = join(CLEAN, model.name);
     mkdirSync(folder, { recursive: true });
     const write = (file: string, value: unknown) =>

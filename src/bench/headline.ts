@@ -143,8 +143,8 @@ const effort = (rows: readonly Row[]): string => {
 };
 
 /** How often an effect is found where no trigger is: in clean pictures of the model as it came, and without a backdoor. */
-const mistakes = (rows: readonly Row[]): string => {
-  return table(
+const mistakes = (rows: readonly Row[]): string =>
+  table(
     [
       "attack",
       "n",
@@ -165,7 +165,6 @@ const mistakes = (rows: readonly Row[]): string => {
       ];
     }),
   );
-};
 
 /** What `auto` is to keep of each attack, by figure, and where a larger value is worse. */
 const BOUNDS = [["attack_success", 0.01], ["clip_drop", 0.005], ["fd_clip_rise", 0.02]] as const;

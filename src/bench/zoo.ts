@@ -41,7 +41,7 @@ export interface ScannedModel {
   readonly most: readonly Most[];
   /** Texts that stand out most by the limits as shipped, and the true trigger. */
   readonly foremost: readonly ScannedText[];
-  /** How many texts the order of the scan was kept of; of earlier ones of none. */
+  /** How many texts the order of the scan was kept of. */
   readonly listed: number;
   /** Place of the true trigger in it, from 1; undefined where it is not among those. */
   readonly place?: number;

@@ -52,13 +52,13 @@ const models = (all: readonly ScannedModel[]): string =>
         most === undefined ? NONE : placeText(most.trigger),
         most?.measure ?? NONE,
         !listed ? NONE : rank === undefined ? "not tried" : String(rank),
-        !listed || rank === undefined || model.listed === 0
+        !listed || rank === undefined
           ? NONE
           : model.place === undefined
           ? `beyond ${model.listed}`
           : String(model.place),
         model.evaluations.toLocaleString("en"),
-        model.version < 5 ? "≤ 4" : String(model.version),
+        String(model.version),
       ];
     }),
   );
