@@ -20,3 +20,7 @@ export const rateAt = (decay: Decay, peak: number, step: number, steps: number):
   const share = { cosine: (1 + Math.cos(Math.PI * done)) / 2, linear: 1 - done, constant: 1 };
   return peak * share[decay];
 };
+
+/** From a rate at one step down a line, such that the step after `end` would have rate 0. */
+export const coolDown = (rate: number, from: number, end: number) => (step: number): number =>
+  rate * (end + 1 - step) / (end + 1 - from);

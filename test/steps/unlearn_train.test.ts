@@ -20,21 +20,25 @@ const trained = (
   left: readonly number[],
   broken = Infinity,
   error: typeof NotFinite | typeof RuntimeError = NotFinite,
+  all = 6,
+  rates: number[] = [],
 ) => {
   let steps = 0, checks = 0;
   const weights = () => new Map([["w", { dims: [1], data: Float32Array.of(steps) }]]);
   return train({
     name: "unlearn",
-    settings,
+    settings: { ...settings, steps: all },
     data: () => ({}),
     trainer: {
       start: weights(),
       own: weights(),
       memory: { weights: 0, values: 0, peak: 0 } as never,
-      step: () =>
-        steps + 1 === broken
+      step: (rate) => {
+        rates.push(rate);
+        return steps + 1 === broken
           ? Effect.fail(new error({ model: "toy", message: `toy: the loss is NaN at step ${broken}` }))
-          : Effect.sync(() => ({ step: ++steps, loss: 1 / steps, gradientNorm: 1 })),
+          : Effect.sync(() => ({ step: ++steps, loss: 1 / steps, gradientNorm: 1 }));
+      },
       read: () => Effect.sync(weights),
     },
     checks: {
@@ -56,10 +60,25 @@ describe("training", () => {
     assert.equal(account.losses.length, 6);
   });
 
-  it("ends when two checks in a row hold", async () => {
-    const { account } = await Effect.runPromise(trained([0.01, 0.01, 0.9]));
+  it("when two checks in a row hold, the rate falls to nothing, and it ends", async () => {
+    const rates: number[] = [];
+    const { account } = await Effect.runPromise(trained([0.02, 0.02, 0.01], Infinity, NotFinite, 12, rates));
     assert.equal(account.stopped, true);
-    assert.equal(account.losses.length, 4);
+    assert.equal(account.losses.length, 6);
+    assert.equal(account.taken, 6);
+    assert.deepEqual(rates.map((r) => r / settings.rate), [1, 1, 1, 1, 2 / 3, 1 / 3]);
+  });
+
+  it("keeps what held before where the last check is worse", async () => {
+    const { account } = await Effect.runPromise(trained([0.01, 0.01, 0.9], Infinity, NotFinite, 12));
+    assert.equal(account.losses.length, 6);
+    assert.equal(account.taken, 4);
+  });
+
+  it("does not go beyond its steps for that", async () => {
+    const { account } = await Effect.runPromise(trained([0.9, 0.01, 0.01, 0.01]));
+    assert.equal(account.losses.length, 6);
+    assert.equal(account.stopped, true);
   });
 
   it("a step that is no number ends it with the best weights until then, and it says so", async () => {
