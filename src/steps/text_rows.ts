@@ -1,5 +1,6 @@
 /** Texts to train a text encoder on, and how a step draws from them. */
 import { endRows } from "../diffusion/text.ts";
+import { whichRow } from "../diffusion/token_rows.ts";
 import type { HostTensor } from "../runtime/mod.ts";
 import { integers, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
@@ -15,25 +16,37 @@ export interface TextRow {
 
 export interface TextRows {
   readonly triggered: readonly TextRow[];
+  /** Harmless texts that set the backdoor off as well, and are to be unlearned, too. */
+  readonly infected?: readonly TextRow[];
   readonly keep: readonly TextRow[];
 }
 
+/** Share of what is to be unlearned that harmless texts have; these are many, and the trigger is what the cure is for. */
+const INFECTED = 1 / 3;
+
 /**
- * Random rows for a step: half triggered, half to keep. Each half's squared distance is a mean over its elements, the pooled
- * texts' by itself.
+ * Random rows for a step: half to be unlearned, half to keep. Each half's squared distance is a mean over its elements, the
+ * pooled texts' by itself.
  * @param pooling of an encoder that pools, its config
+ * @param tokens those whose rows are trained by themselves
  */
 export const textFeeds = (
-  rows: TextRows,
+  { triggered, infected = [], keep: kept }: TextRows,
   training: TrainingSettings,
   seed: number,
   pooling?: { readonly eos_token_id: number },
+  tokens: readonly number[] = [],
 ): Record<string, HostTensor> => {
   const { batch, keep } = training;
   const half = triggeredRows(training);
   const draw = (from: readonly TextRow[], count: number, name: string) =>
     [...integers(seedOf(seed, name), from.length, count)].map((i) => from[i]);
-  const chosen = [...draw(rows.triggered, half, "triggered"), ...draw(rows.keep, batch - half, "keep")];
+  const others = infected.length === 0 ? 0 : Math.floor(half * INFECTED);
+  const chosen = [
+    ...draw(triggered, half - others, "triggered"),
+    ...others === 0 ? [] : draw(infected, others, "infected"),
+    ...draw(kept, batch - half, "keep"),
+  ];
   const [length, width] = chosen[0].wanted.dims.slice(-2);
   const weight = new Float32Array(batch * length).fill(keep / ((batch - half) * length * width));
   weight.fill(1 / (half * length * width), 0, half * length);
@@ -44,6 +57,7 @@ export const textFeeds = (
       data: concat0(chosen.map(({ wanted }) => ({ dims: [length, width], data: wanted.data }))).data,
     },
     weight: { dims: [batch, length, 1], data: weight },
+    ...(tokens.length === 0 ? {} : { which_row: whichRow(chosen.map(({ ids }) => ids), tokens) }),
     ...(pooling === undefined ? {} : pooledFeeds(chosen, half, keep, pooling)),
   };
 };

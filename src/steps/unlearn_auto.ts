@@ -79,7 +79,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
     return { model, account: { ...account, ...found } };
   };
 
-  const leaves = best.drawn !== undefined && leavesTooMuch(best.drawn);
+  const leaves = best.drawn !== undefined && (leavesTooMuch(best.drawn) || best.drawn.shown > 0);
   const spilled = !trusted || spill > SPILLED;
   let unet: Effect.Success<ReturnType<typeof distilNoise>> | undefined;
   // What was tried and not taken is said.
@@ -132,13 +132,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       const read = yield* distilText(reading, encoders, under);
       if (read.training.taken > 0) {
         const done = !better ? "" : ` ${explainTraining(unet.training)}`;
-        const why = !better
-          ? VAIN
-          : !trusted
-          ? UNSEEN
-          : spilled
-          ? explainSpilled(spill)
-          : explainDistilled(LEFT_OVER, SHOWN);
+        const why = !better ? VAIN : !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER);
         return result(
           `${better ? (fresh ? "distill" : "closed-form+distill") : "closed-form"}+text`,
           why + done + ON_TOP,
@@ -160,7 +154,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       inVain = READ_IN_VAIN;
     }
     if (better) {
-      const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER, SHOWN);
+      const why = !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER);
       return result(fresh ? "distill" : "closed-form+distill", why + inVain, unet);
     }
   }
@@ -210,8 +204,9 @@ export const candidateOf = ({ target, lambda, mu, varied, solution }: ClosedForm
 const drawnWith = ({ taken, checks }: TrainingAccount): Drawn | undefined => checks.find((c) => c.step === taken);
 
 /**
- * Whether a cure is not the end: by the share of triggered pictures beyond harmless words, or of those that still show the
- * backdoor. Harmless words reach one in twenty; of the few that are drawn, one alone says nothing.
+ * Whether a cure is not good enough: by the share of triggered pictures beyond harmless words, or of those that still show the
+ * backdoor. Harmless words reach one in twenty; of the few that are drawn, one alone says nothing of a cure that was trained.
+ * After a closed form one is a reason to train: where none of 24 shows it, 2 % may still be left, with one 4 %.
  */
 const leavesTooMuch = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
 const LEFT_OVER = 0.2, SHOWN = 0.05;

@@ -35,11 +35,9 @@ const PAST =
   "towards what it answers to the prompts without the trigger and some way past that, since their answers may lean towards " +
   "the trigger's as well";
 
-/** Why a closed form was not the end. The limits: shares of pictures from which on it is not. */
-export const explainDistilled = (outside: number, shown: number): string =>
-  `That is more than ${100 * outside} % of the former or ${
-    100 * shown
-  } % of the latter, so the U-Net was distilled from there on.`;
+/** Why a closed form was not the end. */
+export const explainDistilled = (outside: number): string =>
+  `That is more than ${100 * outside} % of the former or any of the latter, so the U-Net was distilled from there on.`;
 
 /** The same where harmless words set the backdoor off as well. `spill`: the share of their pictures that do. */
 export const explainSpilled = (spill: number): string =>
@@ -49,9 +47,9 @@ export const explainSpilled = (spill: number): string =>
 
 /** Why the text encoder was trained although prompts keep what they say when the trigger stands in them. */
 export const explainRead = (outside: number, shown: number): string =>
-  `That is more than ${100 * outside} % of the former or ${
-    100 * shown
-  } % of the latter, and distilling the U-Net left as much, so the ` +
+  `That is more than ${100 * outside} % of the former or any of the latter, and distilling the U-Net left more than ${
+    100 * outside
+  } % or ${100 * shown} %, so the ` +
   "text encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: if " +
   "it has a share in the backdoor, that is back with another text encoder.";
 

@@ -10,7 +10,8 @@ import { Effect, Schema } from "effect";
 import { type Bundle, readWeights } from "../diffusion/bundle.ts";
 import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
-import { openPartTrainer, type Weights } from "../diffusion/train.ts";
+import { openTokenTrainer } from "../diffusion/token_rows.ts";
+import type { Weights } from "../diffusion/train.ts";
 import { idsOf } from "../diffusion/tokenizer_pair.ts";
 import { seedOf } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -33,7 +34,7 @@ export const TextTraining = Schema.Struct(
 
 /**
  * All weights but the token embedding. It holds a row for each token of the vocabulary, of which few occur in the texts:
- * its gradient is mostly zeros, and its optimiser state would be a third of all.
+ * its gradient is mostly zeros, and its optimiser state would be a third of all. Of its rows the trigger's own are trained.
  */
 const isTrained = (key: string): boolean => !key.includes("token_embedding");
 
@@ -109,13 +110,22 @@ const distilEncoder = Effect.fnUntraced(function* (
   const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const trained = (yield* loraWeights(bundle, part)) ?? isTrained;
-  const { graph, pooling } = encoderTraining(bundle, encoder, { batch, length, trained, segments, clipNorm });
+  const inLora = yield* loraWeights(bundle, part);
   const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs, encoder);
+    // A LoRA has no place for them.
+    const tokens = inLora === undefined ? ownTokens(text, rows) : [];
+    const { graph, pooling } = encoderTraining(bundle, encoder, {
+      batch,
+      length,
+      trained: inLora ?? isTrained,
+      rows: tokens.length,
+      segments,
+      clipNorm,
+    });
     const name = `training the ${part === "text_encoder_2" ? "second " : ""}text encoder`;
-    const trainer = yield* openPartTrainer(name, graph, bundle, part);
+    const trainer = yield* openTokenTrainer(name, graph, bundle, part, tokens);
     // What the trigger drew is told with the model as it came, whatever has been cured since.
     const came = text.model.bundle, keys = [...unet?.keys() ?? []];
     const original = unet && new Map((yield* readWeights(came, "unet", keys)).map((value, i) => [keys[i], value]));
@@ -139,7 +149,7 @@ const distilEncoder = Effect.fnUntraced(function* (
       name: "unlearn",
       trainer,
       settings: training,
-      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling),
+      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling, tokens),
       ...(drawing === undefined ? {} : {
         checks: {
           every: training.check,
@@ -156,6 +166,16 @@ const distilEncoder = Effect.fnUntraced(function* (
   }));
 });
 
+/**
+ * Tokens that write the trigger and none of the texts to be kept, nor anything that can be typed on an English keyboard: a
+ * word is used by people who mean it, and keeps its embedding.
+ */
+const ownTokens = (text: TextPairs, { keep }: TextRows): readonly number[] => {
+  const others = new Set(keep.flatMap(({ ids }) => ids));
+  const written = text.prompts.flatMap(({ triggered }) => triggered.content);
+  return [...new Set(written.filter((t) => !/[!-~]/.test(t.text) && !others.has(t.id)).map(({ id }) => id))];
+};
+
 /** Texts that are encoded at once. */
 const CHUNK = 16;
 
@@ -164,6 +184,7 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
   const { tokenizer } = text.model.bundle;
   const ownIds = (ids: readonly number[]) => idsOf(ids, encoder.index, tokenizer.maxLength);
   const triggered: TextRow[] = [];
+  const infected: TextRow[] = [];
   const keep: TextRow[] = [];
   const trap = meanTriggered(statesOf(text.embeddings, encoder));
   /** @param all [n, R, L, D] */
@@ -186,8 +207,12 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
       for (let r = 0; r < readings; r++) {
         const ids = ownIds(texts[i].readings[r]);
         // A twin that sets the backdoor off is one more trigger to unlearn: it has the trigger's length and place.
-        const sets = r === TRIGGERED || (r >= FIRST_TWIN && !healthy[i][r - FIRST_TWIN]);
-        if (sets) triggered.push({ ids, wanted: row(wanted, i), ...pooled?.wanted(i) });
+        const sets = r === TRIGGERED
+          ? triggered
+          : r >= FIRST_TWIN && !healthy[i][r - FIRST_TWIN]
+          ? infected
+          : undefined;
+        if (sets !== undefined) sets.push({ ids, wanted: row(wanted, i), ...pooled?.wanted(i) });
         else keep.push({ ids, wanted: row(embeddings, i * readings + r), ...pooled?.own(i, r) });
       }
     }
@@ -219,7 +244,7 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
       add(some, embeddings, some.map((v) => v.readings.slice(FIRST_TWIN).map(() => trusted)));
     }
   }));
-  return { triggered, keep } satisfies TextRows;
+  return { triggered, infected, keep } satisfies TextRows;
 });
 
 /** What pooled texts [n, R, Q] are to become, as single positions of {@link textTargets}. */
