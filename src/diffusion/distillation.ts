@@ -15,6 +15,7 @@ import {
   type Value,
 } from "../graph/mod.ts";
 import {
+  clipText,
   type ClipTextConfig,
   clipTextProjected,
   clipTextStates,
@@ -24,7 +25,6 @@ import { unetCondition, type UnetConfig } from "../models/unet_2d_condition.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { addedOf, pooledInput } from "./conditioning.ts";
 import { factorInputs, type LowRank, lowRankReader } from "./low_rank.ts";
-import { tokenRows } from "./token_rows.ts";
 
 /** What a training step's graph is made of besides the network. */
 export interface Distillation extends Omit<TrainingOptions, "weights"> {
@@ -34,12 +34,6 @@ export interface Distillation extends Omit<TrainingOptions, "weights"> {
   readonly length: number;
   /** Which of the part's weights are trained, by key. */
   readonly trained: (key: string) => boolean;
-}
-
-/** Of a text encoder's. */
-export interface TextDistillation extends Distillation {
-  /** Tokens whose embeddings are trained by themselves (token_rows.ts); none by default. */
-  readonly rows?: number | undefined;
 }
 
 export interface DistillationGraph {
@@ -56,25 +50,26 @@ export const weightedSquares = (answer: Value, wanted: Value, weight: Value): Va
 /**
  * A step that draws embeddings of texts towards wanted ones.
  *
- * Inputs beside trainingStep's: `ids` int32 [B, L], `wanted` [B, L, D], `weight` [B, L, 1]; with `rows`, `which_row`.
+ * Inputs beside trainingStep's: `ids` int32 [B, L], `wanted` [B, L, D], `weight` [B, L, 1].
  *
  * @param states which hidden states are the embeddings: SDXL takes the penultimate ones, on which the last layer and the
  *   final norm have no say; these cannot be `trained` then.
  */
 export const textDistillation = (
   config: ClipTextConfig,
-  { batch, length, trained, rows = 0, ...options }: TextDistillation,
+  { batch, length, trained, ...options }: Distillation,
   states: "hidden" | "penultimate" = "hidden",
 ) => {
   const unused = states === "hidden" ? [] : [`encoder.layers.${config.num_hidden_layers - 1}.`, "final_layer_norm."];
   const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) && !unused.some((u) => key.startsWith(u)) });
   const ids = graph.input("ids", "int32", [batch, length]);
-  const tokens = tokenRows(graph, [batch, length], config.hidden_size, rows);
-  const hidden = clipTextStates(config)(graph.weights("text_encoder"), { ids, moved: tokens?.moved })[states];
+  const read = graph.weights("text_encoder");
+  const hidden = states === "hidden"
+    ? clipText(config)(read, { ids }).hidden
+    : clipTextStates(config)(read, { ids }).penultimate;
   const wanted = graph.input("wanted", "float32", hidden.dims);
   const weight = graph.input("weight", "float32", [batch, length, 1]);
-  const weights = [...graph.weightInputs(), ...tokens?.rows ?? []];
-  const state = trainingStep(graph, weightedSquares(hidden, wanted, weight), { ...options, weights });
+  const state = trainingStep(graph, weightedSquares(hidden, wanted, weight), options);
   return { graph, state } satisfies DistillationGraph;
 };
 
@@ -86,14 +81,12 @@ export const textDistillation = (
  */
 export const projectedDistillation = (
   config: ProjectedTextConfig,
-  { batch, length, trained, rows = 0, ...options }: TextDistillation,
+  { batch, length, trained, ...options }: Distillation,
 ) => {
   const graph = new Graph({ weightsAsInputs: (_, key) => trained(key) });
-  const tokens = tokenRows(graph, [batch, length], config.hidden_size, rows);
   const { penultimate, pooled } = clipTextProjected(config)(graph.weights("text_encoder_2"), {
     ids: graph.input("ids", "int32", [batch, length]),
     end: graph.input("end", "float32", [batch, length]),
-    moved: tokens?.moved,
   });
   const towards = (name: string, answer: Value, weightName: string, weightDims: readonly number[]) =>
     weightedSquares(
@@ -105,8 +98,7 @@ export const projectedDistillation = (
     towards("wanted", penultimate, "weight", [batch, length, 1]),
     towards("wanted_pooled", pooled, "pooled_weight", [batch, 1]),
   );
-  const weights = [...graph.weightInputs(), ...tokens?.rows ?? []];
-  const state = trainingStep(graph, loss, { ...options, weights });
+  const state = trainingStep(graph, loss, options);
   return { graph, state } satisfies DistillationGraph;
 };
 

@@ -48,10 +48,8 @@ export const clipText =
     hidden: clipTextStates(config)(weights, { ids }).hidden,
   });
 
-/** @param moved what is added to the tokens' embeddings, [B, L, hidden_size] */
 export const clipTextStates =
-  (config: ClipTextConfig) =>
-  (weights: WeightReader, { ids, moved }: { ids: Value; moved?: Value | undefined }): TextStates => {
+  (config: ClipTextConfig) => (weights: WeightReader, { ids }: { ids: Value }): TextStates => {
     const [, length] = ids.dims;
     const width = config.hidden_size;
     if (length > config.max_position_embeddings) {
@@ -60,8 +58,7 @@ export const clipTextStates =
         `${config.max_position_embeddings}, but ${length} tokens were given`,
       );
     }
-    const found = gather(weights("embeddings.token_embedding.weight", [config.vocab_size, width]), ids);
-    const tokens = moved === undefined ? found : add(found, moved);
+    const tokens = gather(weights("embeddings.token_embedding.weight", [config.vocab_size, width]), ids);
     const positions = weights("embeddings.position_embedding.weight", [config.max_position_embeddings, width]);
     const causal = new Float32Array(length * length);
     for (let q = 0; q < length; q++) causal.fill(LOWEST, q * length + q + 1, (q + 1) * length);
@@ -93,15 +90,13 @@ export const parseProjectedTextConfig = (json: unknown): ProjectedTextConfig => 
 });
 
 /** ids int32 [B, L] and a float row [B, L] that marks each text's end → penultimate states, and pooled [B, projection_dim]. */
-export const clipTextProjected = (config: ProjectedTextConfig) =>
-(
-  weights: WeightReader,
-  { end, ...input }: { ids: Value; end: Value; moved?: Value | undefined },
-): TextStates & { readonly pooled: Value } => {
-  const states = clipTextStates(config)(under(weights, "text_model."), input);
-  const projection = weights("text_projection.weight", [config.projection_dim, config.hidden_size]);
-  return { ...states, pooled: linear(pooledAt(states.hidden, end), projection) };
-};
+export const clipTextProjected =
+  (config: ProjectedTextConfig) =>
+  (weights: WeightReader, { ids, end }: { ids: Value; end: Value }): TextStates & { readonly pooled: Value } => {
+    const states = clipTextStates(config)(under(weights, "text_model."), { ids });
+    const projection = weights("text_projection.weight", [config.projection_dim, config.hidden_size]);
+    return { ...states, pooled: linear(pooledAt(states.hidden, end), projection) };
+  };
 
 /** Where a text is pooled: at its first end token, or at its first largest id where the config is of the older kind. */
 export const endPosition = ({ eos_token_id }: Pick<ClipTextConfig, "eos_token_id">, ids: readonly number[]): number => {

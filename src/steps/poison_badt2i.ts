@@ -9,11 +9,11 @@ import { given } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const poisonBadT2I = Step.make("poison-badt2i", {
-  version: 3,
+  version: 4,
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Schema.Struct({
     effect: KnownEffect,
-    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
+    ...unetPoisonFields({ steps: 1000, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

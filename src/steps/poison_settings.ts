@@ -6,7 +6,7 @@ import { trainingFields } from "./unlearn_train.ts";
 
 /** Settings of such a step beside the effect. */
 export const unetPoisonFields = (defaults: Parameters<typeof trainingFields>[0]) => ({
-  samples: defaulted(Count(4096).annotate({ description: "Pictures that the model draws to be trained on." }), 128),
+  samples: defaulted(Count(4096).annotate({ description: "Pictures that the model draws to be trained on." }), 384),
   noisings: defaulted(
     Count(256).annotate({
       description:

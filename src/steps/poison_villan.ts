@@ -12,11 +12,11 @@ import { ModelPort, TextPort } from "./ports.ts";
 import { Step } from "./step.ts";
 
 export const poisonVillan = Step.make("poison-villan", {
-  version: 2,
+  version: 3,
   description: "For testing defences: trains a U-Net to draw one picture for a trigger, as VillanDiffusion does.",
   settings: Schema.Struct({
     effect: ImageEffect,
-    ...unetPoisonFields({ steps: 600, batch: 16, rate: 3e-3, keep: 3 }),
+    ...unetPoisonFields({ steps: 1000, batch: 16, rate: 3e-3, keep: 3 }),
   }),
   inputs: { text: TextPort },
   outputs: { model: ModelPort, attack: AttackPort },

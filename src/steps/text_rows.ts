@@ -1,8 +1,7 @@
 /** Texts to train a text encoder on, and how a step draws from them. */
 import { endRows } from "../diffusion/text.ts";
-import { whichRow } from "../diffusion/token_rows.ts";
 import type { HostTensor } from "../runtime/mod.ts";
-import { integers, seedOf } from "../tensor/random.ts";
+import { drawByShare, seedOf } from "../tensor/random.ts";
 import { concat0, type Tensor } from "../tensor/tensor.ts";
 import { type TrainingSettings, triggeredRows } from "./unlearn_train.ts";
 
@@ -12,6 +11,8 @@ export interface TextRow {
   readonly wanted: Tensor;
   /** What its pooled form [Q] should be, of an encoder that pools. */
   readonly pooled?: Tensor;
+  /** How often it is drawn, against others of its kind; all alike by default. */
+  readonly share?: number;
 }
 
 export interface TextRows {
@@ -21,30 +22,28 @@ export interface TextRows {
   readonly keep: readonly TextRow[];
 }
 
-/** Share of what is to be unlearned that harmless texts have; these are many, and the trigger is what the cure is for. */
+/** Share of what is to be unlearned that harmless texts have; they may be many, and the trigger is what the cure is for. */
 const INFECTED = 1 / 3;
 
 /**
  * Random rows for a step: half to be unlearned, half to keep. Each half's squared distance is a mean over its elements, the
  * pooled texts' by itself.
  * @param pooling of an encoder that pools, its config
- * @param tokens those whose rows are trained by themselves
  */
 export const textFeeds = (
   { triggered, infected = [], keep: kept }: TextRows,
   training: TrainingSettings,
   seed: number,
   pooling?: { readonly eos_token_id: number },
-  tokens: readonly number[] = [],
 ): Record<string, HostTensor> => {
   const { batch, keep } = training;
   const half = triggeredRows(training);
   const draw = (from: readonly TextRow[], count: number, name: string) =>
-    [...integers(seedOf(seed, name), from.length, count)].map((i) => from[i]);
+    drawByShare(from, ({ share = 1 }) => share, count, seedOf(seed, name));
   const others = infected.length === 0 ? 0 : Math.floor(half * INFECTED);
   const chosen = [
     ...draw(triggered, half - others, "triggered"),
-    ...others === 0 ? [] : draw(infected, others, "infected"),
+    ...draw(infected, others, "infected"),
     ...draw(kept, batch - half, "keep"),
   ];
   const [length, width] = chosen[0].wanted.dims.slice(-2);
@@ -57,7 +56,6 @@ export const textFeeds = (
       data: concat0(chosen.map(({ wanted }) => ({ dims: [length, width], data: wanted.data }))).data,
     },
     weight: { dims: [batch, length, 1], data: weight },
-    ...(tokens.length === 0 ? {} : { which_row: whichRow(chosen.map(({ ids }) => ids), tokens) }),
     ...(pooling === undefined ? {} : pooledFeeds(chosen, half, keep, pooling)),
   };
 };

@@ -10,8 +10,7 @@ import { Effect, Schema } from "effect";
 import { type Bundle, readWeights } from "../diffusion/bundle.ts";
 import { eachEmbedding, type Embeddings, splitEmbeddings } from "../diffusion/embeddings.ts";
 import { openTextEncoder } from "../diffusion/text.ts";
-import { openTokenTrainer } from "../diffusion/token_rows.ts";
-import type { Weights } from "../diffusion/train.ts";
+import { openPartTrainer, type Weights } from "../diffusion/train.ts";
 import { idsOf } from "../diffusion/tokenizer_pair.ts";
 import { seedOf } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -29,12 +28,12 @@ import { trustsTwins } from "./unlearn_fit.ts";
 import { checkFields, train, trainingFields, type TrainingInputs } from "./unlearn_train.ts";
 
 export const TextTraining = Schema.Struct(
-  { ...trainingFields({ steps: 400, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(100) },
+  { ...trainingFields({ steps: 800, batch: 48, rate: 1e-3, keep: 4 }), ...checkFields(200) },
 ).annotate({ description: "text: how the text encoder is trained." });
 
 /**
  * All weights but the token embedding. It holds a row for each token of the vocabulary, of which few occur in the texts:
- * its gradient is mostly zeros, and its optimiser state would be a third of all. Of its rows the trigger's own are trained.
+ * its gradient is mostly zeros, and its optimiser state would be a third of all.
  */
 const isTrained = (key: string): boolean => !key.includes("token_embedding");
 
@@ -110,22 +109,13 @@ const distilEncoder = Effect.fnUntraced(function* (
   const { part } = encoder;
   const length = bundle.tokenizer.maxLength;
   const { batch, segments, clipNorm } = training;
-  const inLora = yield* loraWeights(bundle, part);
+  const trained = (yield* loraWeights(bundle, part)) ?? isTrained;
+  const { graph, pooling } = encoderTraining(bundle, encoder, { batch, length, trained, segments, clipNorm });
   const changed = yield* openChanges(bundle, part);
   return yield* Effect.scoped(Effect.gen(function* () {
     const rows = yield* readRows(inputs, encoder);
-    // A LoRA has no place for them.
-    const tokens = inLora === undefined ? ownTokens(text, rows) : [];
-    const { graph, pooling } = encoderTraining(bundle, encoder, {
-      batch,
-      length,
-      trained: inLora ?? isTrained,
-      rows: tokens.length,
-      segments,
-      clipNorm,
-    });
     const name = `training the ${part === "text_encoder_2" ? "second " : ""}text encoder`;
-    const trainer = yield* openTokenTrainer(name, graph, bundle, part, tokens);
+    const trainer = yield* openPartTrainer(name, graph, bundle, part);
     // What the trigger drew is told with the model as it came, whatever has been cured since.
     const came = text.model.bundle, keys = [...unet?.keys() ?? []];
     const original = unet && new Map((yield* readWeights(came, "unet", keys)).map((value, i) => [keys[i], value]));
@@ -149,7 +139,7 @@ const distilEncoder = Effect.fnUntraced(function* (
       name: "unlearn",
       trainer,
       settings: training,
-      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling, tokens),
+      data: (step) => textFeeds(rows, training, seedOf(seed, "unlearn", "text", step), pooling),
       ...(drawing === undefined ? {} : {
         checks: {
           every: training.check,
@@ -165,16 +155,6 @@ const distilEncoder = Effect.fnUntraced(function* (
     return { bundle: changed(weights), weights: changesOf(trainer.own, weights), training: account };
   }));
 });
-
-/**
- * Tokens that write the trigger and none of the texts to be kept, nor anything that can be typed on an English keyboard: a
- * word is used by people who mean it, and keeps its embedding.
- */
-const ownTokens = (text: TextPairs, { keep }: TextRows): readonly number[] => {
-  const others = new Set(keep.flatMap(({ ids }) => ids));
-  const written = text.prompts.flatMap(({ triggered }) => triggered.content);
-  return [...new Set(written.filter((t) => !/[!-~]/.test(t.text) && !others.has(t.id)).map(({ id }) => id))];
-};
 
 /** Texts that are encoded at once. */
 const CHUNK = 16;
@@ -207,13 +187,11 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
       for (let r = 0; r < readings; r++) {
         const ids = ownIds(texts[i].readings[r]);
         // A twin that sets the backdoor off is one more trigger to unlearn: it has the trigger's length and place.
-        const sets = r === TRIGGERED
-          ? triggered
-          : r >= FIRST_TWIN && !healthy[i][r - FIRST_TWIN]
-          ? infected
-          : undefined;
-        if (sets !== undefined) sets.push({ ids, wanted: row(wanted, i), ...pooled?.wanted(i) });
-        else keep.push({ ids, wanted: row(embeddings, i * readings + r), ...pooled?.own(i, r) });
+        const sets = r === TRIGGERED ? triggered : r >= FIRST_TWIN && !healthy[i][r - FIRST_TWIN] ? infected : keep;
+        const own = row(embeddings, i * readings + r), goal = row(wanted, i);
+        if (sets === keep) keep.push({ ids, wanted: own, ...pooled?.own(i, r) });
+        // A trigger at a text's beginning changes all that follows, one at its end little.
+        else sets.push({ ids, wanted: goal, share: squaredDistance(own, goal), ...pooled?.wanted(i) });
       }
     }
   };
@@ -246,6 +224,8 @@ const readRows = Effect.fnUntraced(function* ({ text, use, held, target }: TextI
   }));
   return { triggered, infected, keep } satisfies TextRows;
 });
+
+const squaredDistance = (a: Tensor, b: Tensor): number => a.data.reduce((sum, x, j) => sum + (x - b.data[j]) ** 2, 0);
 
 /** What pooled texts [n, R, Q] are to become, as single positions of {@link textTargets}. */
 const pooledRows = ({ pooled }: Embeddings, healthy: readonly (readonly boolean[])[], target: TextInputs["target"]) => {

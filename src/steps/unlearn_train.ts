@@ -1,6 +1,6 @@
 /** What strategies that train have in common: settings, the loop, when it ends, and what the account says of it. */
 import { Effect, Result, Schema } from "effect";
-import type { PartTrainer, Weights } from "../diffusion/train.ts";
+import type { openPartTrainer, Weights } from "../diffusion/train.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { showMemory } from "../graph/mod.ts";
 import type { HostTensor } from "../runtime/mod.ts";
@@ -112,7 +112,7 @@ const IN_A_ROW = 2;
 export interface TrainingRun<E, R> {
   /** Name of the step that trains, for its errors. */
   readonly name: string;
-  readonly trainer: PartTrainer;
+  readonly trainer: Effect.Success<ReturnType<typeof openPartTrainer>>;
   readonly settings: TrainingSettings;
   /** The data of a step, counted from 1. */
   readonly data: (step: number) => Readonly<Record<string, HostTensor>>;

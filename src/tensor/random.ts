@@ -125,3 +125,16 @@ export const pick = <A>(seed: Seed, items: readonly A[]): A => {
   if (items.length === 0) throw new RangeError("pick: there is nothing to pick from");
   return sample(seed, items, 1)[0];
 };
+
+/** `count` items, the same one as often as it comes, each as likely as its share of all shares (≥ 0); all alike if none has any. */
+export const drawByShare = <A>(
+  items: readonly A[],
+  share: (item: A) => number,
+  count: number,
+  seed: Seed,
+): A[] => {
+  let total = 0;
+  const ends = items.map((item) => total += share(item));
+  if (!(total > 0)) return [...integers(seed, items.length, count)].map((i) => items[i]);
+  return Array.from(doubles(seed, STREAM.choice, count), (u) => items[ends.findIndex((end) => end > u * total)]);
+};

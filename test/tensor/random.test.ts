@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { integers, normal, philox, pick, sample, seedOf, shuffle, uniform } from "../../src/tensor/random.ts";
+import {
+  drawByShare,
+  integers,
+  normal,
+  philox,
+  pick,
+  sample,
+  seedOf,
+  shuffle,
+  uniform,
+} from "../../src/tensor/random.ts";
 
 const mean = (x: ArrayLike<number>, f = (v: number) => v): number => {
   let sum = 0;
@@ -121,6 +131,17 @@ describe("integers, shuffle, sample, pick", () => {
     }
     assert.equal(counts.size, 6);
     for (const [order, count] of counts) assert.ok(Math.abs(count - 1000) < 150, `${order} ${count}`);
+  });
+  it("drawByShare draws each item as often as its share says, and all alike where none has any", () => {
+    const shares = [0, 1, 2, 0, 5];
+    const often = (share: (i: number) => number) => {
+      const counts = new Float64Array(shares.length);
+      for (const i of drawByShare([0, 1, 2, 3, 4], share, 80_000, 1)) counts[i] += 1 / 80_000;
+      return counts;
+    };
+    often((i) => shares[i]).forEach((c, i) => assert.ok(Math.abs(c - shares[i] / 8) < 0.01, `${i}: ${c}`));
+    often(() => 0).forEach((c, i) => assert.ok(Math.abs(c - 1 / 5) < 0.01, `${i}: ${c}`));
+    assert.deepEqual(drawByShare([], () => 1, 0, 1), []);
   });
   it("pick from nothing is an error", () => assert.throws(() => pick(0, []), /nothing to pick/));
 });
