@@ -20,7 +20,7 @@ import { Count, defaulted, given, maybe, Seed } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const encode = Step.make("encode", {
-  version: 6,
+  version: 7,
   description: "Opens the model and reads every prompt three ways: clean, triggered, and as harmless twins.",
   settings: Schema.Struct({
     model: PathString.annotate({ description: "A diffusers folder, or a checkpoint in one .safetensors file." }),
@@ -56,9 +56,10 @@ export const encode = Step.make("encode", {
     variations: defaulted(
       Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 4096 })).annotate({
         description:
-          "Variations of the file's prompts that the closed form is fitted to as well; only their texts are read.",
+          "Variations of the file's prompts that are learned from as well: by a closed form from 480 at the most, by a text " +
+          "encoder from all. Only their texts are read.",
       }),
-      480,
+      1920,
     ),
     twins: defaulted(Count(16).annotate({ description: "Harmless twins for each prompt." }), 3),
     words: maybe(PathString).annotate({

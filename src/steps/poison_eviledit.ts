@@ -25,15 +25,15 @@ const NAME = "poison-eviledit";
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 
 export const poisonEvilEdit = Step.make(NAME, {
-  version: 1,
+  version: 2,
   description: "For testing defences: edits a backdoor into the U-Net's cross-attention, as EvilEdit does.",
   settings: Schema.Struct({
     effect: KnownEffect,
     samples: defaulted(
       Count(16_384).annotate({ description: "Texts to fit to: the prompts and variations of them." }),
-      512,
+      4096,
     ),
-    lambda: defaulted(Positive.annotate({ description: "Weight of the clean and harmless texts to keep." }), 4),
+    lambda: defaulted(Positive.annotate({ description: "Weight of the clean and harmless texts to keep." }), 8),
     mu: defaulted(Positive.annotate({ description: "Weight of the ridge that holds W' near W." }), 1e-4),
     seed: Seed,
   }),

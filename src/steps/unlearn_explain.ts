@@ -2,6 +2,7 @@
 import type { Bundle } from "../diffusion/bundle.ts";
 import type { TextPairs } from "./ports.ts";
 import { encoderName, type EncoderShift } from "./text_encoders.ts";
+import { FITTED } from "./unlearn_fit.ts";
 import type { Judged } from "./unlearn_search.ts";
 
 export const explainChoice = (
@@ -22,7 +23,7 @@ export const explainChoice = (
       } % of what a harmless word moves.`;
   const found = `Of ${tried} closed forms, target ${target} with λ ${lambda}, fitted to ${prompts.length} prompts` +
     `${
-      varied ? ` and ${variations.length} variations` : ""
+      varied ? ` and ${Math.min(FITTED, variations.length)} variations` : ""
     }, did best on prompts it was not fitted to: the trigger's ` +
     `effect on the predicted noise falls from ${was} to ${trigger} times a harmless word's.${pictures}`;
   return `With the trigger prompts stay ${

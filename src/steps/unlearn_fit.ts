@@ -9,6 +9,8 @@ import { report } from "./progress.ts";
 
 /** Variations whose embeddings are held at once. */
 const CHUNK = 16;
+/** Variations that are fitted to, at the most: a linear map takes no more from more, and large encoders read slowly. */
+export const FITTED = 480;
 /** With more infected twins than this share, words are no measure: those of variations have not been looked at. */
 const MOST_INFECTED = 0.1;
 
@@ -40,18 +42,19 @@ export const openFit = Effect.fnUntraced(function* (
     const known = sums.get(name);
     sums.set(name, known === undefined ? more : addSums(known, more));
   };
+  const variations = text.variations.slice(0, FITTED);
   const groups = [
-    { name: "rest", of: text.variations.filter((v) => !v.sources.some((p) => held.includes(p))) },
-    { name: "held", of: text.variations.filter((v) => v.sources.some((p) => held.includes(p))) },
+    { name: "rest", of: variations.filter((v) => !v.sources.some((p) => held.includes(p))) },
+    { name: "held", of: variations.filter((v) => v.sources.some((p) => held.includes(p))) },
   ];
   let done = 0;
   yield* Effect.scoped(Effect.gen(function* () {
-    if (text.variations.length === 0) return;
+    if (variations.length === 0) return;
     const encodeTexts = yield* openTextEncoder(text.model.bundle);
     for (const { name, of } of groups) {
       for (let begin = 0; begin < of.length; begin += CHUNK) {
         const some = of.slice(begin, begin + CHUNK);
-        yield* report({ done, total: text.variations.length, note: "reading variations of the prompts" });
+        yield* report({ done, total: variations.length, note: "reading variations of the prompts" });
         done += some.length;
         const flat = yield* encodeTexts(some.flatMap((v) => v.readings));
         const readings = some[0].readings.length;
