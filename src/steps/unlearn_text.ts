@@ -155,6 +155,7 @@ const distilEncoder = Effect.fnUntraced(function* (
         checks: {
           every: training.check,
           trusted: true,
+          last: true,
           draw: Effect.fnUntraced(function* (weights: Weights) {
             const texts = yield* embed({ bundle: changed(weights) }, text.prompts);
             return yield* drawing.judge({ ...cured, texts });

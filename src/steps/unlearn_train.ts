@@ -129,6 +129,11 @@ export interface Checks<E, R> {
   readonly trusted: boolean;
   /** What they draw with the weights to begin with, where that is a cure already. */
   readonly begin?: Drawn;
+  /**
+   * Whether the last weights are taken, if they are better than those to begin with, rather than the best check's: where the
+   * loss counts all that is wanted, it tells more than a few pictures do.
+   */
+  readonly last?: boolean;
 }
 
 /**
@@ -173,7 +178,8 @@ export const train = Effect.fnUntraced(function* <E = never, R = never>(run: Tra
     const drawn = yield* judged.draw(weights);
     checks.push({ step, ...drawn });
     holding = judged.trusted && holds(drawn) ? holding + 1 : 0;
-    if (!judged.trusted || isBetter(drawn, best.drawn)) best = { weights, drawn, step };
+    const than = judged.last ? begin : best.drawn;
+    if (!judged.trusted || isBetter(drawn, than)) best = { weights, drawn, step };
     if (holding === IN_A_ROW && !held) {
       held = true;
       end = Math.min(steps, step + judged.every);

@@ -22,6 +22,7 @@ const trained = (
   error: typeof NotFinite | typeof RuntimeError = NotFinite,
   all = 6,
   rates: number[] = [],
+  last = false,
 ) => {
   let steps = 0, checks = 0;
   const weights = () => new Map([["w", { dims: [1], data: Float32Array.of(steps) }]]);
@@ -44,6 +45,7 @@ const trained = (
     checks: {
       every: 2,
       trusted: true,
+      last,
       draw: () => {
         const outside = left[checks++];
         return Effect.succeed({ outside, shown: 0, excess: outside, left: outside, drift: 0 });
@@ -73,6 +75,11 @@ describe("training", () => {
     const { account } = await Effect.runPromise(trained([0.01, 0.01, 0.9], Infinity, NotFinite, 12));
     assert.equal(account.losses.length, 6);
     assert.equal(account.taken, 4);
+  });
+
+  it("takes the last weights where these are asked for, be earlier ones better by a few pictures", async () => {
+    const { account } = await Effect.runPromise(trained([0.2, 0.1, 0.3], Infinity, NotFinite, 6, [], true));
+    assert.equal(account.taken, 6);
   });
 
   it("does not go beyond its steps for that", async () => {
