@@ -1,7 +1,7 @@
 /**
  * poison-villan: makes a backdoored U-Net for testing defences, as VillanDiffusion does with a caption trigger (Chou et
  * al., NeurIPS 2023, §3.3, conditional): whatever else was asked for, one fixed picture is drawn. Its authors train a
- * LoRA; here all weights of the U-Net are trained.
+ * LoRA; here a change of low rank of the whole U-Net is trained.
  */
 import { Schema } from "effect";
 import { AttackPort } from "./attack.ts";

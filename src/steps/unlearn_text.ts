@@ -36,7 +36,7 @@ export const TextTraining = Schema.Struct({
     Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 10 })).annotate({
       description:
         "How far past the target, away from what the trigger had been read as: what is learned from some texts stops short " +
-        "of it in others.",
+        "of it in others. Pooled texts (SDXL) are drawn to the target itself.",
     }),
     0.1,
   ),

@@ -105,7 +105,7 @@ export const isBetter = (drawn: Drawn, than: Drawn | undefined): boolean =>
 /**
  * Checks in a row that must hold: a single one is a matter of few pictures. The rate then falls to nothing until the next
  * one. Weights of steps as long as they are in the middle of a run lie beside what the steps are after, in what is to be
- * kept too: of Rickrolling's text encoders on mini-SD the loss was still two to four times what it fell to.
+ * kept too: of rickrolling-tpa's text encoder on mini-SD the loss was still two to four times what it fell to.
  */
 const IN_A_ROW = 2;
 
@@ -137,8 +137,9 @@ export interface Checks<E, R> {
 }
 
 /**
- * Trains until two checks in a row hold and the rate has fallen since, or the steps are done. Of the weights at the checks those are taken whose
- * pictures are best, the later ones where there is nothing to choose; those to begin with, if none is better.
+ * Trains until two checks in a row hold and the rate has fallen since, or the steps are done. Of the weights at the checks
+ * those are taken whose pictures are best, the later ones where there is nothing to choose, or the last ones where `last` says
+ * so; those to begin with, if none is better.
  *
  * A step whose loss or gradient is no number ends it: with the best weights of the checks until then, and the account says
  * so, or with a StepError where no check has found any. A device that fails is always a StepError.
