@@ -39,6 +39,8 @@ const first = (t: Tensor, count: number): Tensor => slice0(t, 0, count);
 
 const flipped = (axis: "x" | "y") => axis === "x" ? flipX : flipY;
 
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
 /** The mean of [P, h, w] over the prompts. */
 export const pooledOf = ({ dims: [prompts, h, w], data }: Tensor): Tensor => {
   const out = new Float32Array(h * w);
@@ -63,6 +65,13 @@ export const fieldOf = (prompts: Tensor, twins: number): Field => {
   };
 };
 
+/** Infected twins of one prompt: they stand in the order of the prompts, one for each twin that is not used. */
+const infectedOf = ({ use, infected }: Field, prompt: number): readonly string[] => {
+  const left = (p: number): number => use[p].filter((used) => !used).length;
+  const before = range(prompt).reduce((sum, p) => sum + left(p), 0);
+  return infected.slice(before, before + left(prompt));
+};
+
 const field: Kind<Field> = {
   arbitrary: ({ prompts, side, twins }) =>
     fieldArbitrary({ h: side, w: side, batch: [prompts] }).map((maps) => fieldOf(maps, twins)),
@@ -76,11 +85,13 @@ const field: Kind<Field> = {
     prompts: reorderAxis(value.prompts, 0, order),
     texts: order.map((i) => value.texts[i]),
     use: order.map((i) => value.use[i]),
+    infected: order.flatMap((i) => infectedOf(value, i)),
   }),
   take: (value, count) => ({
     ...fieldOf(first(value.prompts, count), 0),
     texts: value.texts.slice(0, count),
     use: value.use.slice(0, count),
+    infected: range(count).flatMap((i) => infectedOf(value, i)),
   }),
   said: ({ prompts, texts, use }, count) => ({
     json: { texts: texts.slice(0, count), use: use.slice(0, count) },
@@ -120,8 +131,6 @@ const mask: Kind<Mask> = {
     }
   },
 };
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** Square maps of cells [..., cells, L] as [..., side, side, L] would be flipped. */
 const flipCells = (t: Tensor, axis: "x" | "y"): Tensor => {

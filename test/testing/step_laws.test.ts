@@ -57,6 +57,8 @@ describe("laws of the built-in steps", () => {
   it("locate: twins are judged against those of all prompts", SLOW, async () => {
     const settings = {};
     await checkStepLaws(locate, { settings, except: [STEP_LAWS.others] });
+    // From this seed two prompts have an infected twin each, and the list of these follows the prompts.
+    await checkStepLaws(locate, { settings, except: [STEP_LAWS.others], seed: 22 });
     const { law } = await broken(() => checkStepLaws(locate, { settings, seed: 1, runs: 200 }));
     assert.equal(law, STEP_LAWS.others);
   });
