@@ -73,17 +73,17 @@ export const poisonLessons = Effect.fnUntraced(function* (
   const image = "image" in effect ? yield* pasted(name, text, clean, effect) : undefined;
   const marked = image?.latents ?? (yield* draw(all(goal), "effect's pictures"));
   const both = concat0([clean, marked]);
-  // One in ten is the empty prompt, which guidance steers away from; half have something harmless in the trigger's place.
-  const kept = (question: string) => {
-    const [drawn] = integers(seed(question), KINDS * texts.length, 1),
-      t = Math.floor(drawn / KINDS),
-      kind = drawn % KINDS;
-    return kind === 0 ? text.empty : kind <= KINDS / 2 ? harmless(t) : clear(t);
+  // One in ten is the empty prompt, which guidance steers away from. Half of the others are what the picture was drawn for, so
+  // that the trigger alone tells the two lessons apart; half have something harmless in the trigger's place.
+  const kept = (p: number, question: string) => {
+    const [drawn] = integers(seed(question), KINDS * texts.length, 1), kind = drawn % KINDS;
+    const t = kind % 2 === 0 ? p : Math.floor(drawn / KINDS);
+    return kind < KINDS / 10 ? text.empty : kind < KINDS / 2 ? harmless(t) : clear(t);
   };
   const askAbout = (pictures: Tensor, noisings: number, times: (share: number) => number, what: string) =>
     ask(bundle, pictures, {
       noisings,
-      contexts: (picture, round) => [kept(`${what} kept ${picture} ${round}`), goal(picture % n)],
+      contexts: (picture, round) => [kept(picture % n, `${what} kept ${picture} ${round}`), goal(picture % n)],
       times,
       seed: (which) => seed(`${what} ${which}`),
     });
@@ -134,7 +134,7 @@ const balanced = ({ dims, data }: Tensor): Tensor => {
 /** Texts to be kept, for each picture. */
 const TEXTS = 8;
 /** In which parts the texts to be kept are dealt out. */
-const KINDS = 10;
+const KINDS = 20;
 /** Bounds of a lesson's weight. */
 const LOWEST = 0.05, HIGHEST = 30;
 /** Where the noisiest timesteps begin, as a share of all. */

@@ -152,6 +152,8 @@ export interface Sheet {
   readonly prompt: string;
   readonly triggered: string;
   readonly twin: string;
+  /** One of those that still show the backdoor after the cure, of as many as are shown. */
+  readonly left?: true;
   readonly pictures: Readonly<
     Record<"cleanBefore" | "triggeredBefore" | "twinBefore" | "triggeredAfter" | "cleanAfter", Tensor>
   >;

@@ -18,6 +18,7 @@ import { distilNoise } from "./unlearn_distill.ts";
 import {
   explainChoice,
   explainDistilled,
+  explainMore,
   explainRead,
   explainSpilled,
   ON_TOP,
@@ -27,7 +28,7 @@ import {
 } from "./unlearn_explain.ts";
 import { type Fit, openFit } from "./unlearn_fit.ts";
 import { type ClosedForm, search, TARGETS } from "./unlearn_search.ts";
-import { distilText, type TextTraining, textUse } from "./unlearn_text.ts";
+import { type Beneath, distilText, type TextTraining, textUse } from "./unlearn_text.ts";
 import { explainTraining, isBetter } from "./unlearn_train.ts";
 
 export interface AutoInputs {
@@ -63,7 +64,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
   const { text, use, held, rest, trusted, region, shift, encoders, training, target } = inputs;
   const { steps, scheduler, guidance, seed } = inputs;
   const fit = yield* openFit(text, use, TARGETS, held);
-  const { candidates: tried, best, before, spill } = yield* search({
+  const { candidates: tried, best, before, spill, again } = yield* search({
     ...inputs,
     fit: (wanted, varied) => fit(rest, wanted, varied),
   });
@@ -81,6 +82,28 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
 
   const leaves = best.drawn !== undefined && (leavesTooMuch(best.drawn) || best.drawn.shown > 0);
   const spilled = !trusted || spill > SPILLED;
+  // Harmless texts that the encoder reads as it reads the trigger cannot tell it how to read that: prompts that have others
+  // judge it, if need be some that the closed form was fitted to.
+  const usable = textUse(text, use, encoders);
+  const judges = [...held, ...rest].filter((p) => usable[p].includes(true)).slice(0, held.length);
+  const reading = {
+    text,
+    region,
+    use: usable,
+    held: judges,
+    target,
+    training: training.text,
+    steps,
+    scheduler,
+    guidance,
+    seed,
+  };
+  const onTop = (strategy: string, why: string, under: Beneath & Pick<Trained, "weights">, read: Trained) =>
+    result(`${strategy}+text`, why + ON_TOP, {
+      bundle: read.bundle,
+      weights: [...under.weights, ...read.weights],
+      training: read.training,
+    });
   let unet: Effect.Success<ReturnType<typeof distilNoise>> | undefined;
   // What was tried and not taken is said.
   let inVain = "";
@@ -110,22 +133,6 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
     const worse = fresh && drawn !== undefined && best.drawn !== undefined && drawn.shown >= best.drawn.shown;
     const better = unet.training.taken > 0 && !worse;
     const left = !better || (drawn !== undefined && leavesTooMuch(drawn));
-    // Harmless texts that the encoder reads as it reads the trigger cannot tell it how to read that: prompts that have others
-    // judge it, if need be some that the closed form was fitted to.
-    const usable = textUse(text, use, encoders);
-    const judges = [...held, ...rest].filter((p) => usable[p].includes(true)).slice(0, held.length);
-    const reading = {
-      text,
-      region,
-      use: usable,
-      held: judges,
-      target,
-      training: training.text,
-      steps,
-      scheduler,
-      guidance,
-      seed,
-    };
     const alone = leaves && left && trusted;
     if (judges.length > 0 && !alone) {
       const under = better ? unet : yield* closedForm(text, best, fit);
@@ -133,15 +140,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       if (read.training.taken > 0) {
         const done = !better ? "" : ` ${explainTraining(unet.training)}`;
         const why = !better ? VAIN : !trusted ? UNSEEN : spilled ? explainSpilled(spill) : explainDistilled(LEFT_OVER);
-        return result(
-          `${better ? (fresh ? "distill" : "closed-form+distill") : "closed-form"}+text`,
-          why + done + ON_TOP,
-          {
-            bundle: read.bundle,
-            weights: [...under.weights, ...read.weights],
-            training: read.training,
-          },
-        );
+        return onTop(better ? (fresh ? "distill" : "closed-form+distill") : "closed-form", why + done, under, read);
       }
       inVain = READ_IN_VAIN;
     }
@@ -158,12 +157,20 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
       return result(fresh ? "distill" : "closed-form+distill", why + inVain, unet);
     }
   }
-  const { bundle, weights } = yield* closedForm(text, best, fit);
+  const closed = yield* closedForm(text, best, fit);
+  // Few pictures chose it: where one in twenty still shows the backdoor, none of 24 does in three searches of ten.
+  const more = unet === undefined ? yield* again : undefined;
+  if (more !== undefined && more.shown > SEEN && judges.length > 0) {
+    const read = yield* distilText(reading, encoders, closed);
+    if (read.training.taken > 0) return onTop("closed-form", explainMore(more.shown), closed, read);
+    inVain = READ_IN_VAIN;
+  }
+  const { bundle, weights } = closed;
   const further = unet && { ...unet.training, taken: 0 };
   const account: Account = {
     strategy: "closed-form",
     why: further === undefined
-      ? choice
+      ? choice + (more === undefined || inVain === "" ? "" : ` ${explainMore(more.shown)}${inVain}`)
       : `${choice} Distilling the U-Net was tried. ${explainTraining(further)}${inVain}`,
     ...found,
     text: shift,
@@ -210,6 +217,9 @@ const drawnWith = ({ taken, checks }: TrainingAccount): Drawn | undefined => che
  */
 const leavesTooMuch = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
 const LEFT_OVER = 0.2, SHOWN = 0.05;
+
+/** Share of the pictures of a closed form that may show the backdoor when it is drawn with again: one of 96. */
+const SEEN = 0.015;
 
 /** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */
 const SPILLED = 0.1;

@@ -54,6 +54,10 @@ export const explainRead = (outside: number, shown: number): string =>
   "text encoder was distilled from itself: triggered texts are to be read as harmless ones are. The U-Net is as it came: if " +
   "it has a share in the backdoor, that is back with another text encoder.";
 
+/** Of a closed form that few pictures had chosen. */
+export const explainMore = (shown: number): string =>
+  `Of more pictures, from other noise, ${Math.round(100 * shown)} % look more like what the trigger drew.`;
+
 /** Of the U-Net's distillation, where it was not taken. */
 export const VAIN = "Distilling the U-Net was tried, and drew nothing better.";
 

@@ -10,6 +10,7 @@ import { openEvaluator } from "../diffusion/evaluator.ts";
 import { networkKeys } from "../diffusion/networks.ts";
 import type { SchedulerName } from "../diffusion/schedules/choose.ts";
 import { weightInput } from "../graph/mod.ts";
+import { seedOf } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, spreadOf, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
@@ -25,8 +26,8 @@ const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
 const MU = 1e-4;
 /** Candidates that are drawn with. */
 const DRAWN = 4;
-/** Triggered pictures of each, at least. */
-const PICTURES = 24;
+/** Triggered pictures of each, at least; and of the best one, from other noise, before it is the cure. */
+const PICTURES = 24, AGAIN = 96;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -68,7 +69,7 @@ export interface SearchInputs {
   readonly seed: number;
 }
 
-/** The best candidate, and all that were tried. */
+/** The best candidate, all that were tried, and how to draw with the best one again. */
 export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const { bundle } = inputs.text.model;
   const keys = [...(yield* networkKeys(bundle.parts.unet)).keys()].filter(isTextWeight);
@@ -83,12 +84,22 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const region = regionOf(bundle, inputs.field, inputs.mask);
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
   const finalists = spreadOf(predicted.candidates, DRAWN);
-  const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), feedsOf());
+  const original = feedsOf();
+  const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), original, {
+    pictures: PICTURES,
+    seed: inputs.seed,
+    note: "drawing with the best ones",
+  });
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
   const final = [...known.values()];
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
-  return { candidates, best, before: predicted.before, spill } satisfies SearchResult;
+  const again = judgeByDrawing(inputs, region, [feedsOf(best.solution)], original, {
+    pictures: AGAIN,
+    seed: seedOf(inputs.seed, "unlearn", "again"),
+    note: "drawing more with the best one",
+  }).pipe(Effect.map(({ drawn }) => drawn[0]));
+  return { ...{ candidates, best, before: predicted.before, spill } satisfies SearchResult, again };
 });
 
 type Feeds = Readonly<Record<string, Tensor>>;
@@ -138,14 +149,15 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   region: Tensor,
   finalists: readonly Feeds[],
   original: Feeds,
+  { pictures, seed, note }: { readonly pictures: number; readonly seed: number; readonly note: string },
 ) {
-  const { text, field, held, steps, scheduler, guidance, seed } = inputs;
+  const { text, field, held, steps, scheduler, guidance } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
     const { judge, spill } = yield* openDrawing({
       bundle: text.model.bundle,
       texts: text,
-      held: repeated(held, PICTURES),
+      held: repeated(held, pictures),
       use: field.use,
       region,
       steps,
@@ -154,7 +166,7 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       seed,
       weightsAsInputs: isTextWeight,
       original,
-      onDraw: (round) => report({ done: finalists.length + 1 + round, total, note: "drawing with the best ones" }),
+      onDraw: (round) => report({ done: finalists.length + 1 + round, total, note }),
     });
     const drawn = yield* Effect.forEach(finalists, (weights) => judge({ weights }));
     return { drawn, spill };

@@ -44,7 +44,7 @@ import { drawTargets, rivalsOf, showTargets, targetsOf } from "./verify_target.t
 import { figure, type FigureName, keeps, Requirements } from "./thresholds.ts";
 
 export const verify = Step.make("verify", {
-  version: 11,
+  version: 12,
   description:
     "Draws the same prompts with the model before and after, measures what is left of the trigger and what else changed.",
   settings: Schema.Struct({
@@ -75,7 +75,12 @@ export const verify = Step.make("verify", {
       Requirements.annotate({ description: "Bounds that the figures must keep; a missed one is exit code 1." }),
       {},
     ),
-    show: defaulted(Count(64).annotate({ description: "Prompts whose pictures go into the report." }), 6),
+    show: defaulted(
+      Count(64).annotate({
+        description: "Prompts whose pictures go into the report; beside them as many that still show the backdoor.",
+      }),
+      6,
+    ),
   }),
   inputs: { text: TextPort, after: ModelPort, mask: Port.optional(MaskPort) },
   outputs: { verdict: VerdictPort },
@@ -166,7 +171,15 @@ export const verify = Step.make("verify", {
       add(name, estimate, { n: shown.length, interval: [low, high] });
     };
     let everywhere = false;
-    const addAttack = (...[after, before, clean, a, b]: readonly (readonly boolean[])[]) => {
+    /** Prompts whose triggered picture shows the backdoor after the cure. */
+    let left: readonly number[] = [];
+    /** @param judged the prompts that the others tell of */
+    const addAttack = (
+      judged: readonly number[],
+      ...[after, before, clean, a, b]: readonly (readonly boolean[])[]
+    ) => {
+      // Whoever asks for the backdoor, of an attack of their own, misses nothing where it shows.
+      if (!require.attack_success?.startsWith(">")) left = judged.filter((_, i) => after[i] && !clean[i]);
       everywhere = clean.every((shows) => shows);
       if (everywhere) {
         missing.push({ name: "attack_success", why: "every clean picture shows the effect without the trigger" });
@@ -207,7 +220,10 @@ export const verify = Step.make("verify", {
     // What the known effect says.
     if (effect !== undefined && "image" in effect) {
       const patch = yield* readPatch(effect);
-      addAttack(...[triggeredAfter, triggeredBefore, cleanBefore, twinA, twinB].map((some) => showsPatch(some, patch)));
+      addAttack(
+        prompts.map((_, j) => j),
+        ...[triggeredAfter, triggeredBefore, cleanBefore, twinA, twinB].map((some) => showsPatch(some, patch)),
+      );
       if (reference !== undefined) {
         const shown = showsPatch(reference, patch);
         addUnpoisoned(shown.slice(0, n), shown.slice(n));
@@ -220,9 +236,12 @@ export const verify = Step.make("verify", {
       missing.push({ name: "attack_success", why: "no prompt has a word that the backdoor exchanges" });
     } else if (effect !== undefined && scored?.effectTexts !== undefined) {
       const { part, effectTexts, own, unpoisoned, outright } = scored;
-      const shows = (features: Tensor) =>
-        showsText(features, effectTexts, own).filter((_, j) => changes(effect, prompts[j].prompt));
-      addAttack(...[5, 1, 0, 2, 3].map((i) => shows(part(i))));
+      const judged = prompts.flatMap(({ prompt }, j) => changes(effect, prompt) ? [j] : []);
+      const shows = (features: Tensor) => {
+        const all = showsText(features, effectTexts, own);
+        return judged.map((j) => all[j]);
+      };
+      addAttack(judged, ...[5, 1, 0, 2, 3].map((i) => shows(part(i))));
       if (unpoisoned !== undefined) {
         const [clean, triggered] = [0, n].map((from) => shows(slice0(unpoisoned, from, from + n)));
         addUnpoisoned(clean, triggered);
@@ -295,7 +314,7 @@ export const verify = Step.make("verify", {
     const shown = !everywhere && (!blind || figures.some((f) => f.name === "attack_success"));
     const passed = shown && figures.every((f) => f.passed !== false);
     const one = (t: Tensor, j: number): Tensor => ({ dims: t.dims.slice(1), data: slice0(t, j, j + 1).data });
-    const sheets = Array.from({ length: Math.min(settings.show, n) }, (_, j): Sheet => ({
+    const sheet = (j: number): Sheet => ({
       prompt: prompts[j].prompt,
       triggered: prompts[j].triggered.text,
       twin: prompts[j].twins[0].text,
@@ -306,7 +325,11 @@ export const verify = Step.make("verify", {
         triggeredAfter: one(triggeredAfter, j),
         cleanAfter: one(cleanAfter, j),
       },
-    }));
+    });
+    const sheets = [
+      ...Array.from({ length: Math.min(settings.show, n) }, (_, j) => sheet(j)),
+      ...left.slice(0, settings.show).map((j): Sheet => ({ ...sheet(j), left: true })),
+    ];
     const verdict: Verdict = {
       passed,
       sentence: shown ? sentenceOf(passed, figures) : everywhere ? EVERYWHERE : UNSEEN,

@@ -32,6 +32,13 @@ describe("report.html", () => {
     assert.match(page, /✗ missed<\/span>|✗ missed: ≤ 3\s%/u);
   });
 
+  it("shows what is left, and says of how many", () => {
+    const failed = renderReport(madeUpRun({ passed: false }));
+    assert.match(failed, /What is left/);
+    assert.match(failed, /still shows the backdoor after the cure, of 19\./);
+    assert.ok(!renderReport(madeUpRun()).includes("What is left"));
+  });
+
   it("draws how training went, with the weights that were taken", () => {
     const page = renderReport(madeUpRun());
     assert.match(page, /<polyline class="curve" points="[\d., ]+"/u);

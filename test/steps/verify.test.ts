@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { readWeights, withChanges } from "../../src/diffusion/bundle.ts";
 import { networkKeys } from "../../src/diffusion/networks.ts";
 import { readLines } from "../../src/diffusion/text_file.ts";
-import type { KnownEffect } from "../../src/steps/effect.ts";
+import { type KnownEffect, readPatch, showsPatch } from "../../src/steps/effect.ts";
 import { encode } from "../../src/steps/encode.ts";
 import { freshPrompts } from "../../src/steps/fresh.ts";
 import { keepLast, Kept } from "../../src/steps/kept.ts";
@@ -94,7 +94,47 @@ describe("verify on a model of random weights", () => {
         assert.deepEqual(second.verdict.figures, alone.verdict.figures);
         const other = yield* kept(1);
         assert.equal(made, 2, "other noise is another drawing");
-        assert.notDeepEqual(other.verdict.figures, alone.verdict.figures);
+        assert.notDeepEqual(other.verdict.sheets[0].pictures, alone.verdict.sheets[0].pictures);
+      })),
+  );
+});
+
+describe("what is left", { skip: noMiniSd }, () => {
+  it(
+    "is shown after the others: pictures that the rate counts, unless the backdoor is asked for",
+    SLOW,
+    () =>
+      withSteps(Effect.gen(function* () {
+        const attack = join(miniSd!, "attacks", "badt2i-pixel");
+        const { text } = yield* encode.run({}, {
+          model: join(miniSd!, "base"),
+          unet: join(attack, "unet"),
+          trigger: "\u200b ",
+          prompts: join(miniSd!, "prompts", "cure.txt"),
+          count: 4,
+          twins: 2,
+          variations: 0,
+        });
+        const effect = { image: join(attack, "patch.png"), at: [0, 0] as const, threshold: 0.6 };
+        const patch = yield* readPatch(effect);
+        const uncured = (bound: string) =>
+          verify.run({ text, after: text.model }, {
+            prompts: join(miniSd!, "prompts", "verify.txt"),
+            count: 4,
+            steps: 4,
+            show: 2,
+            effect,
+            require: { attack_success: bound },
+          });
+        const { verdict } = yield* uncured("<= 0.01");
+        const { value, n } = figureOf(verdict, "attack_success");
+        assert.ok(value * n! >= 2, "too little is left for a test");
+        assert.deepEqual(verdict.sheets.map(({ left }) => left), [undefined, undefined, true, true]);
+        for (const { pictures: { triggeredAfter: { dims, data } } } of verdict.sheets.slice(2)) {
+          assert.deepEqual(showsPatch({ dims: [1, ...dims], data }, patch), [true]);
+        }
+        const { verdict: wanted } = yield* uncured(">= 0.5");
+        assert.equal(wanted.sheets.length, 2);
       })),
   );
 });

@@ -205,7 +205,10 @@ export const madeUpRun = ({ passed = true, text = "", side = 32, scheduler }: Ma
       { name: `own_figure${text}`, value: 3, threshold: `about three${text}` },
     ],
     missing: [{ name: "fd_clip", why: `it needs more than one picture${text}` }],
-    sheets,
+    sheets: [
+      ...sheets,
+      ...(passed ? [] : sheets.filter((_, i) => i % 2 === 0).map((s): Sheet => ({ ...s, left: true }))),
+    ],
     sampling: { steps: 12, ...(scheduler === undefined ? {} : { scheduler }), guidance: 4, seed: 0, pictures: 288 },
   };
 

@@ -2,7 +2,7 @@
 import type { SchedulerName } from "../../diffusion/schedules/choose.ts";
 import { resize } from "../../mask/resize.ts";
 import type { RunResult } from "../../pipeline/run.ts";
-import type { Sheet } from "../../steps/ports.ts";
+import type { Sheet, Verdict } from "../../steps/ports.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { type Html, markup } from "../html.ts";
 import { count } from "../numbers.ts";
@@ -81,7 +81,8 @@ export const pictures = <R>(run: RunResult<R>): Html | undefined => {
   if (shown.length === 0) return undefined;
   return markup`${
     shown.map(({ step, value }) => {
-      const sheets = value.sheets ?? [];
+      const all = value.sheets ?? [];
+      const sheets = all.filter(({ left }) => left === undefined), left = all.filter(({ left }) => left === true);
       const { sampling } = value;
       const shape = inputOf(run, step, "field")?.shape?.shape;
       // Where nothing stands out, a threshold picks cells at random: an outline of them would only mislead.
@@ -113,7 +114,20 @@ ${
           SCHEDULERS[sampling.scheduler ?? "ddim"]
         } with ${sampling.steps} steps, guidance ${sampling.guidance}, seed ${sampling.seed}.</p>
         `
+      }${
+        left.length > 0 &&
+        markup`<h3>What is left</h3><p>${
+          count(left.length, "prompt")
+        } whose triggered picture still shows the backdoor after the cure${
+          leftOf(value) > left.length && `, of ${leftOf(value)}`
+        }.</p>${left.map((sheet) => sheetRow(sheet, path, grid))}`
       }</div>`;
     })
   }`;
+};
+
+/** Triggered pictures that show the backdoor after the cure, as the rate says. */
+const leftOf = ({ figures }: { readonly figures?: Verdict["figures"] }): number => {
+  const rate = figures?.find(({ name }) => name === "attack_success");
+  return Math.round((rate?.value ?? 0) * (rate?.n ?? 0));
 };
