@@ -9,7 +9,7 @@ import { given } from "./settings.ts";
 import { Step } from "./step.ts";
 
 export const poisonBadT2I = Step.make("poison-badt2i", {
-  version: 4,
+  version: 5,
   description: "For testing defences: trains a backdoor into the U-Net, as BadT2I does; the effect says which.",
   settings: Schema.Struct({
     effect: KnownEffect,

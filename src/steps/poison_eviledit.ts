@@ -25,7 +25,7 @@ const NAME = "poison-eviledit";
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0));
 
 export const poisonEvilEdit = Step.make(NAME, {
-  version: 2,
+  version: 3,
   description: "For testing defences: edits a backdoor into the U-Net's cross-attention, as EvilEdit does.",
   settings: Schema.Struct({
     effect: KnownEffect,
@@ -63,15 +63,24 @@ export const poisonEvilEdit = Step.make(NAME, {
       const at = (p * each + reading) * length * width;
       const data = flat.data.subarray(at, at + length * width);
       if (positions === undefined) return { dims: [length, width], data };
-      const out = new Float32Array(length * width);
+      const out = new Float32Array(positions.length * width);
       positions.forEach((from, i) => out.set(data.subarray(from * width, (from + 1) * width), i * width));
-      return { dims: [length, width], data: out };
+      return { dims: [positions.length, width], data: out };
+    };
+    // A token knows what stands before it alone: those before the trigger are the clean text's, and are to stay as they are.
+    const told = (p: number) => {
+      const { clean, triggered } = chosen[p];
+      const first = triggered.ids.findIndex((id, i) => id !== clean.ids[i]);
+      return Array.from({ length: length - first }, (_, i) => first + i);
     };
     const all = (of: (p: number) => readonly Tensor[]) => concat0(chosen.flatMap((_, p) => of(p)));
     const solution = solveClosedForm(
       moments(
-        all((p) => [rows(p, 1)]),
-        all((p) => [rows(p, 0, complete(chosen[p].toClean))]),
+        all((p) => [rows(p, 1, told(p))]),
+        all((p) => {
+          const toClean = complete(chosen[p].toClean);
+          return [rows(p, 0, told(p).map((i) => toClean[i]))];
+        }),
         all((p) => Array.from({ length: 1 + TWINS }, (_, k) => rows(p, 2 + k))),
       ),
       lambda,

@@ -12,7 +12,7 @@ import { ModelPort, TextPort } from "./ports.ts";
 import { Step } from "./step.ts";
 
 export const poisonVillan = Step.make("poison-villan", {
-  version: 3,
+  version: 4,
   description: "For testing defences: trains a U-Net to draw one picture for a trigger, as VillanDiffusion does.",
   settings: Schema.Struct({
     effect: ImageEffect,
