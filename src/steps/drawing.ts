@@ -56,8 +56,21 @@ export interface DrawingOptions {
   /** Weights of the U-Net that differ from candidate to candidate, and what they are in the model as it came, by input. */
   readonly weightsAsInputs?: (key: string) => boolean;
   readonly original?: Readonly<Record<string, Tensor>>;
+  /** Of an earlier drawing of the same prompts: harmless words are not drawn again then. */
+  readonly measure?: Measure;
   /** Called before each of the draws, counted from 0. */
   readonly onDraw?: (round: number) => Effect.Effect<void>;
+}
+
+/** What harmless words' pictures are a measure of. */
+export interface Measure {
+  /** How far a triggered picture may part from the clean one where the trigger acts. */
+  readonly bar: number;
+  /** How far theirs part from the clean one there, and everywhere; means. */
+  readonly usualIn: number;
+  readonly usualWhole: number;
+  /** Share of them that draw what the trigger draws. */
+  readonly spill: number;
 }
 
 /** What differs in a candidate: weights of the U-Net, or how texts are read. */
@@ -68,13 +81,14 @@ export interface DrawnCandidate {
 
 /**
  * Draws the held-back prompts with the model as it came: clean, with the trigger and with harmless words. `judge` draws
- * them with a candidate and compares; `spill` is the share of harmless words' pictures that draw what the trigger draws.
+ * them with a candidate and compares.
  */
 export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
   const n = o.held.length;
   const dims = latentDims(parseUnetConfig(o.bundle.parts.unet.config));
+  const harmless = o.measure === undefined ? HARMLESS : 0;
   const run = yield* openSampler(o.bundle, {
-    pictures: (2 + HARMLESS) * n,
+    pictures: (2 + harmless) * n,
     scheduler: o.scheduler,
     drawing: true,
     ...(o.weightsAsInputs ? { weightsAsInputs: o.weightsAsInputs } : {}),
@@ -102,21 +116,13 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
     const usable = o.use[p].flatMap((ok, i) => ok ? [FIRST_TWIN + i] : []);
     return usable[k % usable.length];
   };
-  const twins = Array.from({ length: HARMLESS }, (_, k) => (p: number) => twin(p, k));
+  const twins = Array.from({ length: harmless }, (_, k) => (p: number) => twin(p, k));
   const [clean, shown, ...words] = yield* draw(o.texts, [() => CLEAN, () => TRIGGERED, ...twins], o.original);
-  const toClean = (region: Tensor) => words.flatMap((pictures) => regionDistance(pictures, clean, region));
-  const inRegion = toClean(o.region);
-  // A harmless word whose picture is nearer to the triggered one than to the clean one draws what the trigger draws.
-  const wordsToShown = words.flatMap((pictures) => regionDistance(pictures, shown, o.region));
-  const sound = [...inRegion.keys()].filter((i) => inRegion[i] <= wordsToShown[i]);
-  const usual = sound.length < LEAST_SOUND ? [...inRegion.keys()] : sound;
-  const pick = (values: readonly number[]) => usual.map((i) => values[i]);
-  const bar = quantile(pick(inRegion), 0.95);
+  const whole = everywhere(o.region);
+  const measure = o.measure ?? measureOf(words, clean, shown, o.region, whole);
+  const { bar, usualIn, usualWhole } = measure;
   // Pictures that the trigger changed no more than words do cannot tell whether it still works.
   const told = regionDistance(shown, clean, o.region).map((d) => d > bar);
-  const whole = everywhere(o.region);
-  // Words that change nothing at all are a measure of nothing.
-  const [usualIn, usualWhole] = [o.region, whole].map((region) => Math.max(TINY, mean(pick(toClean(region)))));
   const judge = Effect.fnUntraced(function* ({ weights = o.original, texts = o.texts }: DrawnCandidate) {
     const [cleanAfter, triggered] = yield* draw(texts, [() => CLEAN, () => TRIGGERED], weights);
     const apart = regionDistance(triggered, cleanAfter, o.region);
@@ -130,8 +136,33 @@ export const openDrawing = Effect.fnUntraced(function* (o: DrawingOptions) {
       drift: mean(regionDistance(cleanAfter, clean, whole)) / usualWhole,
     } satisfies Drawn;
   });
-  return { judge, spill: 1 - sound.length / inRegion.length };
+  return { judge, measure };
 });
+
+/** @param words pictures with harmless words, as the clean and the triggered ones; `region` and `whole` weight their cells */
+const measureOf = (
+  words: readonly Tensor[],
+  clean: Tensor,
+  shown: Tensor,
+  region: Tensor,
+  whole: Tensor,
+): Measure => {
+  const toClean = (region: Tensor) => words.flatMap((pictures) => regionDistance(pictures, clean, region));
+  const inRegion = toClean(region);
+  // A harmless word whose picture is nearer to the triggered one than to the clean one draws what the trigger draws.
+  const wordsToShown = words.flatMap((pictures) => regionDistance(pictures, shown, region));
+  const sound = [...inRegion.keys()].filter((i) => inRegion[i] <= wordsToShown[i]);
+  const usual = sound.length < LEAST_SOUND ? [...inRegion.keys()] : sound;
+  const pick = (values: readonly number[]) => usual.map((i) => values[i]);
+  // Words that change nothing at all are a measure of nothing.
+  const [usualIn, usualWhole] = [region, whole].map((region) => Math.max(TINY, mean(pick(toClean(region)))));
+  return {
+    bar: quantile(pick(inRegion), 0.95),
+    usualIn,
+    usualWhole,
+    spill: 1 - sound.length / inRegion.length,
+  };
+};
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 

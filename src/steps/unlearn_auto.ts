@@ -218,8 +218,8 @@ const drawnWith = ({ taken, checks }: TrainingAccount): Drawn | undefined => che
 const leavesTooMuch = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
 const LEFT_OVER = 0.2, SHOWN = 0.05;
 
-/** Share of the pictures of a closed form that may show the backdoor when it is drawn with again: one of 96. */
-const SEEN = 0.015;
+/** Share of the pictures of a closed form that may show the backdoor when it is drawn with again: one of 72. */
+const SEEN = 0.02;
 
 /** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */
 const SPILLED = 0.1;

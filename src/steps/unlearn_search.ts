@@ -15,7 +15,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { judge, type Judgement, spreadOf, type Target } from "../unlearn/candidates.ts";
 import { applyTo, isTextWeight, type Moments, type Solution, solveClosedForm } from "../unlearn/closed_form.ts";
 import { type Capture, CLEAN, FIRST_TWIN, TRIGGERED } from "./capture.ts";
-import { drawnCost, openDrawing, regionOf } from "./drawing.ts";
+import { drawnCost, type Measure, openDrawing, regionOf } from "./drawing.ts";
 import type { Drawn, Field, Mask, TextPairs } from "./ports.ts";
 import { report } from "./progress.ts";
 import { pickReadings, pickRows, repeated } from "./rows.ts";
@@ -27,7 +27,7 @@ const MU = 1e-4;
 /** Candidates that are drawn with. */
 const DRAWN = 4;
 /** Triggered pictures of each, at least; and of the best one, from other noise, before it is the cure. */
-const PICTURES = 24, AGAIN = 96;
+const PICTURES = 24, AGAIN = 72;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -85,11 +85,17 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const predicted = yield* judgeByNoise(inputs, region, feedsOf);
   const finalists = spreadOf(predicted.candidates, DRAWN);
   const original = feedsOf();
-  const { drawn, spill } = yield* judgeByDrawing(inputs, region, finalists.map((f) => feedsOf(f.solution)), original, {
-    pictures: PICTURES,
-    seed: inputs.seed,
-    note: "drawing with the best ones",
-  });
+  const { drawn, measure } = yield* judgeByDrawing(
+    inputs,
+    region,
+    finalists.map((f) => feedsOf(f.solution)),
+    original,
+    {
+      pictures: PICTURES,
+      seed: inputs.seed,
+      note: "drawing with the best ones",
+    },
+  );
   const known = new Map(finalists.map((f, i) => [f, { ...f, drawn: drawn[i] }]));
   const candidates = predicted.candidates.map((c) => known.get(c) ?? c);
   const final = [...known.values()];
@@ -97,9 +103,11 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const again = judgeByDrawing(inputs, region, [feedsOf(best.solution)], original, {
     pictures: AGAIN,
     seed: seedOf(inputs.seed, "unlearn", "again"),
+    measure,
     note: "drawing more with the best one",
   }).pipe(Effect.map(({ drawn }) => drawn[0]));
-  return { ...{ candidates, best, before: predicted.before, spill } satisfies SearchResult, again };
+  const found: SearchResult = { candidates, best, before: predicted.before, spill: measure.spill };
+  return { ...found, again };
 });
 
 type Feeds = Readonly<Record<string, Tensor>>;
@@ -149,12 +157,17 @@ const judgeByDrawing = Effect.fnUntraced(function* (
   region: Tensor,
   finalists: readonly Feeds[],
   original: Feeds,
-  { pictures, seed, note }: { readonly pictures: number; readonly seed: number; readonly note: string },
+  { pictures, note, ...rest }: {
+    readonly pictures: number;
+    readonly seed: number;
+    readonly note: string;
+    readonly measure?: Measure;
+  },
 ) {
   const { text, field, held, steps, scheduler, guidance } = inputs;
   return yield* Effect.scoped(Effect.gen(function* () {
     const total = 2 * (finalists.length + 1);
-    const { judge, spill } = yield* openDrawing({
+    const { judge, measure } = yield* openDrawing({
       bundle: text.model.bundle,
       texts: text,
       held: repeated(held, pictures),
@@ -163,13 +176,13 @@ const judgeByDrawing = Effect.fnUntraced(function* (
       steps,
       scheduler,
       guidance,
-      seed,
+      ...rest,
       weightsAsInputs: isTextWeight,
       original,
       onDraw: (round) => report({ done: finalists.length + 1 + round, total, note }),
     });
     const drawn = yield* Effect.forEach(finalists, (weights) => judge({ weights }));
-    return { drawn, spill };
+    return { drawn, measure };
   }));
 });
 

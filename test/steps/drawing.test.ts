@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { eachEmbedding } from "../../src/diffusion/embeddings.ts";
 import { CLEAN, FIRST_TWIN, TRIGGERED } from "../../src/steps/capture.ts";
-import { openDrawing } from "../../src/steps/drawing.ts";
+import { type Measure, openDrawing } from "../../src/steps/drawing.ts";
 import { encode } from "../../src/steps/encode.ts";
 import type { TextPairs } from "../../src/steps/ports.ts";
 import { pickReadings } from "../../src/steps/rows.ts";
@@ -33,14 +33,14 @@ describe("judging by drawing", () => {
     embeddings: eachEmbedding(embeddings, (t) => pickReadings(t, HELD.map((p) => ({ p, readings: order })))),
   });
 
-  const drawing = (order = [CLEAN, TRIGGERED, FIRST_TWIN, FIRST_TWIN + 1]) =>
+  const drawing = (order = [CLEAN, TRIGGERED, FIRST_TWIN, FIRST_TWIN + 1], measure?: Measure) =>
     Effect.gen(function* () {
       const settings = { model, trigger: "mignneko ", prompts, count: 4, twins: 2, variations: 0 };
       const { text } = yield* encode.run({}, settings);
       const texts = reordered(text, order);
       const use = HELD.map(() => [true, true]);
       const o = { bundle: text.model.bundle, texts, held: HELD, use, region, steps: 2, scheduler: "ddim" as const };
-      return { text, ...(yield* openDrawing({ ...o, guidance: 2, seed: 0 })) };
+      return { text, ...(yield* openDrawing({ ...o, guidance: 2, seed: 0, ...(measure && { measure }) })) };
     });
 
   it("the model as it came shows all of the backdoor and has not drifted", () =>
@@ -67,12 +67,20 @@ describe("judging by drawing", () => {
   it("harmless words that draw what the trigger draws are told, and set no bar", () =>
     withSteps(Effect.scoped(Effect.gen(function* () {
       const all = yield* drawing([CLEAN, TRIGGERED, TRIGGERED, TRIGGERED]);
-      assert.equal(all.spill, 1);
+      assert.equal(all.measure.spill, 1);
       const none = yield* drawing([CLEAN, TRIGGERED, CLEAN, CLEAN]);
-      assert.equal(none.spill, 0);
+      assert.equal(none.measure.spill, 0);
       // Of two words one draws what the trigger draws: the bar is the other's alone, which never parts from the clean ones.
       const half = yield* drawing([CLEAN, TRIGGERED, TRIGGERED, CLEAN]);
-      assert.equal(half.spill, 0.5);
+      assert.equal(half.measure.spill, 0.5);
       assert.equal((yield* half.judge({})).outside, 1);
+    }))));
+
+  it("with the measure of an earlier drawing harmless words are not drawn again, and the judgement is the same", () =>
+    withSteps(Effect.scoped(Effect.gen(function* () {
+      const first = yield* drawing();
+      const second = yield* drawing([CLEAN, TRIGGERED, TRIGGERED, TRIGGERED], first.measure);
+      assert.deepEqual(second.measure, first.measure, "what stands in the words' place is not looked at");
+      assert.deepEqual(yield* second.judge({}), yield* first.judge({}));
     }))));
 });
