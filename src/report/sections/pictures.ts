@@ -117,10 +117,9 @@ ${
       }${
         left.length > 0 &&
         markup`<h3>What is left</h3><p>${
-          count(left.length, "prompt")
-        } whose triggered picture still shows the backdoor after the cure${
-          leftOf(value) > left.length && `, of ${leftOf(value)}`
-        }.</p>${left.map((sheet) => sheetRow(sheet, path, grid))}`
+          leftOf(value) > left.length ? `${left.length} of the ${leftOf(value)}` : "The"
+        } triggered pictures that count as showing the backdoor after the cure. What counts them errs: see whether the second
+picture has what the first one has.</p>${left.map((sheet) => sheetRow(sheet, path, grid))}`
       }</div>`;
     })
   }`;
