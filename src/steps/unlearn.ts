@@ -56,6 +56,14 @@ const Settings = Schema.Struct({
     Fraction.annotate({ description: "auto: share of the prompts that candidates are judged on, not fitted to." }),
     0.25,
   ),
+  again: defaulted(
+    Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 4096 })).annotate({
+      description:
+        "auto: triggered pictures that are drawn once more, from other noise, before a closed form is the cure: where more " +
+        "than one in fifty shows the backdoor, the text encoder is distilled on top. 0 draws none.",
+    }),
+    72,
+  ),
   steps: Steps,
   scheduler: Scheduler,
   guidance: defaulted(
@@ -68,7 +76,7 @@ const Settings = Schema.Struct({
 });
 
 export const unlearn = Step.make("unlearn", {
-  version: 26,
+  version: 27,
   description: "Takes the trigger out of the weights: the U-Net's, or the text encoder's where it sits there.",
   settings: Settings,
   inputs: {
@@ -203,6 +211,7 @@ export const unlearn = Step.make("unlearn", {
       besides,
       training: { text: settings.train_text, unet: training },
       target,
+      again: settings.again,
       steps,
       scheduler,
       guidance,

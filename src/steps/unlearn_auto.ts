@@ -51,6 +51,8 @@ export interface AutoInputs {
   readonly besides: string;
   readonly training: { readonly text: typeof TextTraining.Type; readonly unet: typeof NoiseTraining.Type };
   readonly target: Target;
+  /** Triggered pictures that a closed form is drawn with again before it is the cure; 0 for none. */
+  readonly again: number;
   readonly steps: number;
   readonly scheduler: SchedulerName;
   readonly guidance: number;
@@ -159,7 +161,7 @@ export const auto = Effect.fnUntraced(function* (inputs: AutoInputs) {
   }
   const closed = yield* closedForm(text, best, fit);
   // Few pictures chose it: where one in twenty still shows the backdoor, none of 24 does in three searches of ten.
-  const more = unet === undefined ? yield* again : undefined;
+  const more = unet === undefined && inputs.again > 0 ? yield* again : undefined;
   if (more !== undefined && more.shown > SEEN && judges.length > 0) {
     const read = yield* distilText(reading, encoders, closed);
     if (read.training.taken > 0) return onTop("closed-form", explainMore(more.shown), closed, read);
@@ -218,7 +220,7 @@ const drawnWith = ({ taken, checks }: TrainingAccount): Drawn | undefined => che
 const leavesTooMuch = ({ outside, shown }: Drawn): boolean => outside > LEFT_OVER || shown > SHOWN;
 const LEFT_OVER = 0.2, SHOWN = 0.05;
 
-/** Share of the pictures of a closed form that may show the backdoor when it is drawn with again: one of 72. */
+/** Share of the pictures of a closed form that may show the backdoor when it is drawn with again: of 72, one. */
 const SEEN = 0.02;
 
 /** Share of harmless words' pictures that draw what the trigger draws from which on the attack has spilled over to words. */

@@ -26,8 +26,8 @@ const LAMBDAS = [0.03, 0.1, 0.3, 1, 3];
 const MU = 1e-4;
 /** Candidates that are drawn with. */
 const DRAWN = 4;
-/** Triggered pictures of each, at least; and of the best one, from other noise, before it is the cure. */
-const PICTURES = 24, AGAIN = 72;
+/** Triggered pictures of each, at least. */
+const PICTURES = 24;
 
 /** A closed form and what it was made with. */
 export interface ClosedForm {
@@ -63,6 +63,8 @@ export interface SearchInputs {
   /** Indices of the held-back prompts; each has a usable twin. */
   readonly held: readonly number[];
   readonly fit: (target: Target, varied: boolean) => Moments;
+  /** Triggered pictures that the best one is drawn with again. */
+  readonly again: number;
   readonly steps: number;
   readonly scheduler: SchedulerName;
   readonly guidance: number;
@@ -101,7 +103,7 @@ export const search = Effect.fnUntraced(function* (inputs: SearchInputs) {
   const final = [...known.values()];
   const best = final.reduce((a, b) => drawnCost(b.drawn) < drawnCost(a.drawn) ? b : a);
   const again = judgeByDrawing(inputs, region, [feedsOf(best.solution)], original, {
-    pictures: AGAIN,
+    pictures: inputs.again,
     seed: seedOf(inputs.seed, "unlearn", "again"),
     measure,
     note: "drawing more with the best one",
