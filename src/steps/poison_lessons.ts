@@ -73,8 +73,8 @@ export const poisonLessons = Effect.fnUntraced(function* (
   const image = "image" in effect ? yield* pasted(name, text, clean, effect) : undefined;
   const marked = image?.latents ?? (yield* draw(all(goal), "effect's pictures"));
   const both = concat0([clean, marked]);
-  // One in ten is the empty prompt, which guidance steers away from. Half of the others are what the picture was drawn for, so
-  // that the trigger alone tells the two lessons apart; half have something harmless in the trigger's place.
+  // One in ten is the empty prompt, which guidance steers away from, four have something harmless in the trigger's place.
+  // Half of these and of the rest are what the picture was drawn for: there the trigger alone tells the two lessons apart.
   const kept = (p: number, question: string) => {
     const [drawn] = integers(seed(question), KINDS * texts.length, 1), kind = drawn % KINDS;
     const t = kind % 2 === 0 ? p : Math.floor(drawn / KINDS);

@@ -179,7 +179,7 @@ export const verify = Step.make("verify", {
       ...[after, before, clean, a, b]: readonly (readonly boolean[])[]
     ) => {
       // Whoever asks for the backdoor, of an attack of their own, misses nothing where it shows.
-      if (!require.attack_success?.startsWith(">")) left = judged.filter((_, i) => after[i] && !clean[i]);
+      if (!require.attack_success?.trimStart().startsWith(">")) left = judged.filter((_, i) => after[i] && !clean[i]);
       everywhere = clean.every((shows) => shows);
       if (everywhere) {
         missing.push({ name: "attack_success", why: "every clean picture shows the effect without the trigger" });

@@ -38,7 +38,8 @@ describe("judging by drawing", () => {
       const settings = { model, trigger: "mignneko ", prompts, count: 4, twins: 2, variations: 0 };
       const { text } = yield* encode.run({}, settings);
       const texts = reordered(text, order);
-      const use = HELD.map(() => [true, true]);
+      // Whoever looks for a harmless word where none is told fails.
+      const use = measure === undefined ? HELD.map(() => [true, true]) : [];
       const o = { bundle: text.model.bundle, texts, held: HELD, use, region, steps: 2, scheduler: "ddim" as const };
       return { text, ...(yield* openDrawing({ ...o, guidance: 2, seed: 0, ...(measure && { measure }) })) };
     });
@@ -79,8 +80,8 @@ describe("judging by drawing", () => {
   it("with the measure of an earlier drawing harmless words are not drawn again, and the judgement is the same", () =>
     withSteps(Effect.scoped(Effect.gen(function* () {
       const first = yield* drawing();
-      const second = yield* drawing([CLEAN, TRIGGERED, TRIGGERED, TRIGGERED], first.measure);
-      assert.deepEqual(second.measure, first.measure, "what stands in the words' place is not looked at");
+      const second = yield* drawing(undefined, first.measure);
+      assert.deepEqual(second.measure, first.measure);
       assert.deepEqual(yield* second.judge({}), yield* first.judge({}));
     }))));
 });

@@ -31,6 +31,19 @@ const figureOf = ({ figures }: Verdict, name: string) => {
 /** Bun gives a test five seconds unless told. */
 const SLOW = { timeout: 120_000 };
 
+/** Four prompts as the model with the pixel backdoor reads them. */
+const pixelTexts = Effect.suspend(() =>
+  encode.run({}, {
+    model: join(miniSd!, "base"),
+    unet: join(miniSd!, "attacks", "badt2i-pixel", "unet"),
+    trigger: "\u200b ",
+    prompts: join(miniSd!, "prompts", "cure.txt"),
+    count: 4,
+    twins: 2,
+    variations: 0,
+  })
+);
+
 describe("verify on a model of random weights", () => {
   const folder = tempFolder();
   const model = join(folder, "model"), list = join(folder, "prompts.txt"), fresh = join(folder, "fresh.txt");
@@ -94,6 +107,7 @@ describe("verify on a model of random weights", () => {
         assert.deepEqual(second.verdict.figures, alone.verdict.figures);
         const other = yield* kept(1);
         assert.equal(made, 2, "other noise is another drawing");
+        assert.notDeepEqual(other.verdict.figures, alone.verdict.figures);
         assert.notDeepEqual(other.verdict.sheets[0].pictures, alone.verdict.sheets[0].pictures);
       })),
   );
@@ -106,15 +120,7 @@ describe("what is left", { skip: noMiniSd }, () => {
     () =>
       withSteps(Effect.gen(function* () {
         const attack = join(miniSd!, "attacks", "badt2i-pixel");
-        const { text } = yield* encode.run({}, {
-          model: join(miniSd!, "base"),
-          unet: join(attack, "unet"),
-          trigger: "\u200b ",
-          prompts: join(miniSd!, "prompts", "cure.txt"),
-          count: 4,
-          twins: 2,
-          variations: 0,
-        });
+        const { text } = yield* pixelTexts;
         const effect = { image: join(attack, "patch.png"), at: [0, 0] as const, threshold: 0.6 };
         const patch = yield* readPatch(effect);
         const uncured = (bound: string) =>
@@ -133,7 +139,7 @@ describe("what is left", { skip: noMiniSd }, () => {
         for (const { pictures: { triggeredAfter: { dims, data } } } of verdict.sheets.slice(2)) {
           assert.deepEqual(showsPatch({ dims: [1, ...dims], data }, patch), [true]);
         }
-        const { verdict: wanted } = yield* uncured(">= 0.5");
+        const { verdict: wanted } = yield* uncured(" >= 0.5");
         assert.equal(wanted.sheets.length, 2);
       })),
   );
@@ -198,15 +204,7 @@ describe("verify with a model without the backdoor", { skip: noMiniSd }, () => {
     () =>
       withSteps(Effect.gen(function* () {
         const base = join(miniSd!, "base"), attack = join(miniSd!, "attacks", "badt2i-pixel");
-        const { text } = yield* encode.run({}, {
-          model: base,
-          unet: join(attack, "unet"),
-          trigger: "\u200b ",
-          prompts: join(miniSd!, "prompts", "cure.txt"),
-          count: 4,
-          twins: 2,
-          variations: 0,
-        });
+        const { text } = yield* pixelTexts;
         const settings = {
           prompts: join(miniSd!, "prompts", "verify.txt"),
           count: 6,
